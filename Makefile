@@ -1,0 +1,54 @@
+# The lab's commands. `make lab` and `make test` install what they need into .venv; nothing else is touched.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+export PYTHONPATH := $(CURDIR)
+export PYTHONHASHSEED := 0
+
+.PHONY: help lab test figures bench gpu notebooks lint clean
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+# One stamp per set of extras: pip runs again only when the pins change.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.lab: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.lab
+
+lab: $(VENV)/.lab  ## install the lab and open it in JupyterLab (make lab ARGS=--no-browser)
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
+
+figures: $(VENV)/.lab  ## run every recipe (LABLIB_MODE=quick|standard|full) and redraw figures/
+	$(PY) -m lablib figures $(ARGS)
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint  ## ruff, pytest, every notebook under nbval, the lab in a real browser
+	LABLIB_MODE=quick $(PY) -m pytest $(ARGS)
+	LABLIB_MODE=quick $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	  --nbval-sanitize-with=tests/notebooks/nbval_sanitize.cfg -p no:cacheprovider notebooks
+
+bench: $(VENV)/.test  ## ratios of our code to its peers, side by side in one process
+	$(PY) -m lablib bench $(ARGS)
+
+gpu:  ## GPU tests, kernel benchmarks, then the next step of the training queue
+	$(or $(wildcard $(PY)),$(PYTHON)) tools/gpu.py $(ARGS)
+
+notebooks: $(VENV)/.test  ## execute every notebook in quick mode, clean it and store it
+	LABLIB_MODE=quick $(PY) tools/store_notebooks.py $(ARGS)
+
+clean:  ## remove the environment and the caches
+	rm -rf $(VENV) build .ruff_cache *.egg-info figures/quick
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,20 @@
+"""Named recipes: config -> run -> result file -> figures. The only place that ties the library together.
+
+Each recipe is a module of this package with a ``RECIPE`` (see :mod:`lablib.experiments.recipe`). The order
+here is the order in which ``lablib figures`` runs them.
+"""
+
+import importlib
+
+RECIPES: tuple[str, ...] = ()
+
+
+def load_recipe(name: str):
+    """Return the :class:`~lablib.experiments.recipe.Recipe` called ``name``.
+
+    Raises:
+        ValueError: if there is no such recipe; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; choose from: {', '.join(RECIPES)}")
+    return importlib.import_module(f"lablib.experiments.{name}").RECIPE

@@ -1,0 +1,1 @@
+"""Figures: arrays in, Figure out, no state between calls; :mod:`lablib.plots.theme` sets the look."""

@@ -1,0 +1,107 @@
+"""One look for every figure: colour-blind safe, explicit white ground (also in JupyterLab Dark), page-sized.
+
+matplotlib figures are drawn under ``with theme():``; plotly figures take ``template=plotly_template()``.
+Colours are Okabe-Ito's (safe for the common colour-vision deficiencies); series differ by line style as well.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#6E6E6E",
+)
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
+DASHES = ("solid", "dashed", "dashdot", "dotted")
+SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
+PAGE_WIDTH = 7.0  # inches: the text width of a page; half-width figures are 3.4
+
+_RC = {
+    "figure.facecolor": "white",
+    "figure.figsize": (PAGE_WIDTH, 3.4),
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "font.size": 9.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "image.cmap": SEQUENTIAL,
+    "svg.hashsalt": "lablib",
+    "svg.fonttype": "none",
+}
+
+
+@contextlib.contextmanager
+def theme(**overrides: object) -> Iterator[None]:
+    """Draw matplotlib figures in the lab's look inside this block; ``overrides`` are rcParams."""
+    with mpl.rc_context({**_RC, **overrides}):
+        yield
+
+
+def new_figure(width: float = PAGE_WIDTH, height: float = 3.4) -> Figure:
+    """Return an empty figure (inches) that no pyplot state keeps alive. Call it inside :func:`theme`."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
+    """Write ``stem.svg`` and ``stem.png`` (160 dpi), byte-stable for equal input, each all or nothing."""
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, options in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 160})):
+        path = stem.with_name(stem.name + suffix)
+        handle, temporary = tempfile.mkstemp(dir=stem.parent, prefix=f".{path.name}.", suffix=suffix)
+        os.close(handle)
+        try:
+            with mpl.rc_context(_RC):
+                figure.savefig(temporary, **options)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        paths.append(path)
+    return paths
+
+
+def plotly_template():
+    """Return the plotly template with the lab's look."""
+    import plotly.graph_objects as go
+
+    axis = {"gridcolor": "#E3E3E3", "zerolinecolor": "#B0B0B0", "linecolor": "#404040", "ticks": "outside"}
+    return go.layout.Template(
+        layout={
+            "colorway": list(COLOURS),
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "font": {"color": "#202020", "size": 13},
+            "xaxis": axis,
+            "yaxis": axis,
+            "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+            "colorscale": {"sequential": "Cividis", "diverging": "RdBu_r"},
+        }
+    )
