@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+# JupyterLab asks the superuser (a container's only user) to say so; it listens on this machine only
+ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 export PYTHONPATH := $(CURDIR)
 export PYTHONHASHSEED := 0
 
@@ -25,7 +27,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.lab
 
 lab: $(VENV)/.lab  ## install the lab and open it in JupyterLab (make lab ARGS=--no-browser)
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
+	$(PY) -m jupyterlab $(ROOT_OK) --ServerApp.ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 figures: $(VENV)/.lab  ## run every recipe (LABLIB_MODE=quick|standard|full) and redraw figures/

@@ -20,7 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; return 0, 2 for bad input (one clear sentence on stderr) or 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="lablib", description="The lab's command line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {name: importlib.import_module(module) for name, module in COMMANDS.items()}
+    argv = sys.argv[1:] if argv is None else argv
+    # only the general help needs every command, so the others start without what it would load
+    asked = argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS
+    modules = {name: importlib.import_module(COMMANDS[name]) for name in asked}
     for name, module in modules.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
     args = parser.parse_args(argv)

@@ -1,0 +1,32 @@
+"""The data sets: what is at hand, and fetching what is not."""
+
+import argparse
+
+HELP = "list the data sets, or fetch one"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``lablib data``."""
+    parser.set_defaults(action="list")
+    actions = parser.add_subparsers(dest="action", metavar="{list,fetch}")
+    actions.add_parser("list", help="say where each data set stands (the default)")
+    fetch = actions.add_parser("fetch", help="download a data set into the cache and check its content")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help="digits, mnist or cifar10")
+
+
+def main(args: argparse.Namespace) -> int:
+    """List the data sets or fetch some; a failure is one sentence (see ``lablib.data.load``)."""
+    from lablib.data.registry import NAMES, available, load
+
+    if args.action == "fetch":
+        for name in args.names:
+            data = load(name)
+            shape = " x ".join(str(size) for size in data.x_train.shape[1:])
+            rows = f"{len(data.x_train):,} + {len(data.x_test):,} images of {shape}"
+            print(f"{name}: {rows}, {len(data.class_names)} classes; {data.source}", flush=True)
+        return 0
+    for name in NAMES:
+        status = available(name)
+        line = f"{name:<8}  {status.state:<10}  {status.place}"
+        print(f"{line}  ->  {status.advice}" if status.advice else line)
+    return 0

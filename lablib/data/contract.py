@@ -1,0 +1,79 @@
+"""What every data set looks like once loaded, and the two ways in which loading fails."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+BUNDLED = "digits"  # needs no file and no network: what each failure names as the way on
+
+
+class MissingDataError(OSError):
+    """A file of a data set is not there, cannot be read, or cannot be downloaded."""
+
+
+class DamagedDataError(ValueError):
+    """A file of a data set is there, but its content is not the official one.
+
+    Attributes:
+        path: the damaged file.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path.name} in {path.parent} {what}; replace it with the official file, or use the bundled "
+            f"data set {BUNDLED!r}"
+        )
+        self.path = path
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A labelled image data set, split into training and test rows.
+
+    Attributes:
+        name: the name given to :func:`lablib.data.load`.
+        x_train: (N, C, H, W) uint8, raw values in 0..``scale``.
+        y_train: (N,) int64 in 0..len(class_names) - 1.
+        x_test: (M, C, H, W) uint8.
+        y_test: (M,) int64.
+        class_names: name of each label.
+        scale: largest raw value; ``x / scale`` lies in [0, 1].
+        source: where the files were found.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    class_names: tuple[str, ...]
+    scale: int
+    source: str
+
+    def __post_init__(self) -> None:
+        for x, y in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
+            if x.ndim != 4 or x.dtype != np.uint8 or y.shape != x.shape[:1] or y.dtype != np.int64:
+                raise ValueError(
+                    f"{self.name}: give images as uint8 (N, C, H, W) with int64 labels (N,), not {x.dtype} "
+                    f"{x.shape} with {y.dtype} {y.shape}"
+                )
+            if x.size and x.max() > self.scale:
+                raise ValueError(f"{self.name}: values reach {x.max()}, give a scale of at least that")
+            if y.size and not 0 <= y.min() <= y.max() < len(self.class_names):
+                raise ValueError(f"{self.name}: give labels in 0..{len(self.class_names) - 1}")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        MissingDataError: if it is not there or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MissingDataError(
+            f"{path.name} in {path.parent} cannot be read ({error.strerror}); make it readable, or use the "
+            f"bundled data set {BUNDLED!r}"
+        ) from error

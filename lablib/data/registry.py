@@ -1,0 +1,179 @@
+"""The data sets by name, and the search: the folder LABLIB_DATA, then the cache, then the official hosts."""
+
+import dataclasses
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+from lablib.data import cifar10, digits, mnist
+from lablib.data.contract import BUNDLED, DamagedDataError, Dataset, MissingDataError
+
+NAMES = ("digits", "mnist", "cifar10")
+# each module holds locate, missing, read, CLASS_NAMES, SCALE and DOWNLOADS
+_FILED: dict[str, ModuleType] = {"mnist": mnist, "cifar10": cifar10}
+CONNECT_SECONDS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Where a data set stands on this machine.
+
+    Attributes:
+        name: its name.
+        state: "bundled", "folder" (in LABLIB_DATA), "cache", "incomplete" or "absent".
+        place: where it is, or where it is looked for.
+        advice: what to do about it; empty if it is at hand.
+    """
+
+    name: str
+    state: str
+    place: str
+    advice: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``load`` needs no network."""
+        return self.state in ("bundled", "folder", "cache")
+
+
+def load(name: str, *, download: bool = True) -> Dataset:
+    """Return a data set, its content checked.
+
+    Args:
+        name: one of :data:`NAMES`.
+        download: fetch missing files from the official hosts into the cache; False never opens a connection.
+
+    Raises:
+        ValueError: if there is no such data set.
+        MissingDataError: if a file is absent, unreadable or cannot be downloaded (an OSError).
+        DamagedDataError: if a file does not hold the official content (a ValueError).
+    """
+    _check_name(name)
+    if name == BUNDLED:
+        if importlib.util.find_spec("sklearn") is None:
+            raise MissingDataError(
+                f"the data set {BUNDLED!r} comes with scikit-learn: pip install 'lablib[lab]'"
+            )
+        return _dataset(name, digits, digits.read(), "bundled with scikit-learn")
+    module, folder = _FILED[name], offline_folder()
+    place = module.locate(folder) if folder else None
+    if place:
+        return _dataset(name, module, module.read(place), str(place))
+    place, arrays = _read_cached(module, download)
+    return _dataset(name, module, arrays, str(place))
+
+
+def available(name: str) -> Status:
+    """Say where a data set stands by looking for its files only: nothing is read, checked or downloaded."""
+    _check_name(name)
+    if name == BUNDLED:
+        if importlib.util.find_spec("sklearn") is None:
+            return Status(name, "absent", "scikit-learn", "pip install 'lablib[lab]'")
+        return Status(name, "bundled", "scikit-learn")
+    module, fetch = _FILED[name], f"lablib data fetch {name}"
+    for state, root in (("folder", offline_folder()), ("cache", cache_folder())):
+        place = module.locate(root) if root else None
+        if place and module.missing(place):
+            lost = module.missing(place)[0]
+            return Status(name, "incomplete", str(place), f"put {lost} there" if state == "folder" else fetch)
+        if place:
+            return Status(name, state, str(place))
+    return Status(name, "absent", str(cache_folder()), f"{fetch}, or set LABLIB_DATA=DIR")
+
+
+def offline_folder() -> Path | None:
+    """Return the folder that LABLIB_DATA names, None if it is not set.
+
+    Raises:
+        MissingDataError: if it is set to anything but a folder (a misspelt path must not start a download).
+    """
+    text = os.environ.get("LABLIB_DATA")
+    if not text:
+        return None
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"LABLIB_DATA={text} is not a folder; correct it, or use the bundled data set {BUNDLED!r}"
+        )
+    return folder
+
+
+def cache_folder() -> Path:
+    """Return LABLIB_CACHE, else the user's cache folder for lablib."""
+    text = os.environ.get("LABLIB_CACHE")
+    if text:
+        return Path(text).expanduser()
+    if importlib.util.find_spec("pooch") is None:  # the base install downloads nothing
+        return Path.home() / ".cache" / "lablib"
+    import pooch
+
+    return Path(pooch.os_cache("lablib"))
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        raise ValueError(f"no data set {name!r}; there are: {', '.join(NAMES)}")
+
+
+def _dataset(name: str, module: ModuleType, arrays: tuple, source: str) -> Dataset:
+    return Dataset(name, *arrays, class_names=module.CLASS_NAMES, scale=module.SCALE, source=source)
+
+
+def _read_cached(module: ModuleType, download: bool) -> tuple[Path, tuple]:
+    """Read a data set from the cache, fetching what is missing; a damaged download is fetched once more."""
+    root = cache_folder()
+    try:
+        return _fetch_and_read(module, root, download)
+    except DamagedDataError as error:
+        ours = error.path in [root / relative for relative in module.DOWNLOADS]
+        if not (download and ours):
+            raise
+        error.path.unlink()
+    return _fetch_and_read(module, root, download)
+
+
+def _fetch_and_read(module: ModuleType, root: Path, download: bool) -> tuple[Path, tuple]:
+    place = module.locate(root)
+    if place is None or module.missing(place):
+        _fetch(module, root, download)
+        place = module.locate(root)
+    return place, module.read(place)
+
+
+def _fetch(module: ModuleType, root: Path, download: bool) -> None:
+    """Download the files that the cache lacks, each all or nothing, from the first host that has it."""
+    for relative, urls in module.DOWNLOADS.items():
+        path = root / relative
+        if path.exists():
+            continue
+        if importlib.util.find_spec("pooch") is None:
+            reason = "that needs pooch: pip install 'lablib[lab]'"
+        else:
+            reason = _download(path, urls) if download else "downloading is off"
+        if reason:
+            raise MissingDataError(
+                f"{path.name} is not in {path.parent} and was not downloaded ({reason}); put it there, set "
+                f"LABLIB_DATA to a folder that has {relative}, or use the bundled data set {BUNDLED!r}"
+            )
+
+
+def _download(path: Path, urls: tuple[str, ...]) -> str:
+    """Fetch ``path`` from the first of ``urls`` that answers; return "" or why none did."""
+    import pooch
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"the folder cannot be made: {error.strerror}"
+    pooch.get_logger().setLevel("WARNING")
+    reasons = []
+    for url in urls:
+        try:
+            downloader = pooch.HTTPDownloader(progressbar=True, timeout=CONNECT_SECONDS)
+            # no hash here: read() checks the uncompressed content, which is the same however it was packed
+            pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)
+            return ""
+        except OSError as error:  # what requests raises is an OSError too
+            reasons.append(f"{url}: {type(error).__name__}")
+    return ", ".join(reasons)

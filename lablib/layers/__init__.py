@@ -1,0 +1,44 @@
+"""Layers whose Lipschitz constant is proven, for one's own networks. Each states ``norms`` and ``lipschitz``.
+
+    from lablib.layers import LInfLinear, LipschitzSequential, MaxMin
+    net = LipschitzSequential(LInfLinear(784, 128), MaxMin(), LInfLinear(128, 10))
+    net.norms, net.lipschitz      # ('linf',), 1.0
+
+Constraints are torch parametrizations: they hold after every optimiser step and after loading a state dict.
+"""
+
+from lablib.layers.activations import Abs, FullSort, GroupSort, Householder, LeakyReLU, MaxMin, PReLU
+from lablib.layers.base import LipschitzLayer
+from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
+from lablib.layers.describe import describe
+from lablib.layers.distance import LInfDistance, SortNetLayer
+from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
+from lablib.layers.sequential import ConvexResidual, LipschitzSequential, guarantee
+from lablib.layers.shift import MeanShift, Scale
+
+__all__ = [
+    "Abs",
+    "ConvexResidual",
+    "FullSort",
+    "GroupSort",
+    "Householder",
+    "L1Conv2d",
+    "L1Linear",
+    "LInfConv2d",
+    "LInfDistance",
+    "LInfLinear",
+    "LeakyReLU",
+    "LipschitzLayer",
+    "LipschitzSequential",
+    "MaxMin",
+    "MeanShift",
+    "OrthonormalConv2d",
+    "OrthonormalLinear",
+    "PReLU",
+    "Scale",
+    "SortNetLayer",
+    "SpectralConv2d",
+    "SpectralLinear",
+    "describe",
+    "guarantee",
+]

@@ -1,0 +1,92 @@
+"""What every Lipschitz layer states and shares: norms, constant, exact arithmetic under autocast, pickling.
+
+A layer is ``lipschitz``-Lipschitz from l_p to l_p, per sample, for each p in ``norms``. The statement is
+about the real function that the stored weights define; what rounding adds when that function is evaluated is
+not part of it.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+ALL_NORMS = ("l1", "l2", "linf")
+
+
+class LipschitzLayer(nn.Module):
+    """Base of all layers here.
+
+    Attributes:
+        norms: the norms for which the guarantee holds, a tuple of "l1", "l2", "linf".
+        lipschitz: the constant, 1.0 unless said otherwise.
+    """
+
+    norms: tuple[str, ...] = ALL_NORMS
+    lipschitz: float = 1.0
+
+    def __reduce_ex__(self, protocol):
+        # torch gives a module with parametrizations a class of its own that pickle cannot name, and refuses.
+        # The same class is made again by registering placeholders, which the pickled state then replaces.
+        if not parametrize.is_parametrized(self):
+            return super().__reduce_ex__(protocol)
+        original = type(self).__mro__[1]
+        return _rebuild, (original, tuple(self.parametrizations)), self.__dict__.copy()
+
+    def __repr__(self) -> str:
+        # Parametrizations are how a constraint is kept, not parts a reader looks for.
+        if set(self._modules) <= {"parametrizations"}:
+            return f"{layer_name(self)}({self.extra_repr()})"
+        return super().__repr__()
+
+    def _get_name(self) -> str:
+        return layer_name(self)
+
+
+def layer_name(layer: nn.Module) -> str:
+    """Return the name of the layer's class, without the prefix that torch adds to parametrized ones."""
+    return type(layer).__name__.removeprefix("Parametrized")
+
+
+def _rebuild(cls: type, names: tuple[str, ...]) -> nn.Module:
+    module = cls.__new__(cls)
+    nn.Module.__init__(module)
+    for name in names:
+        module.register_parameter(name, nn.Parameter(torch.empty(0)))
+        parametrize.register_parametrization(module, name, nn.Identity())
+    return module
+
+
+def constrain(module: nn.Module, name: str, constraint: nn.Module) -> None:
+    """Register ``constraint`` as the parametrization of ``module.name``; it may change the shape."""
+    parametrize.register_parametrization(module, name, constraint, unsafe=True)
+
+
+def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Run ``forward`` in the dtype of the layer's own weights, also inside ``torch.autocast``.
+
+    Autocast would round constrained weights to half precision, and their norm with them: rows of l1 norm 1
+    come out up to 1.004. So a layer with weights ignores autocast, and takes the half-precision input others
+    made.
+    """
+
+    @functools.wraps(forward)
+    def inner(self: nn.Module, x: Tensor) -> Tensor:
+        kind = x.device.type
+        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+            return forward(self, x)
+        with torch.autocast(kind, enabled=False):
+            own = next((p.dtype for p in self.parameters()), x.dtype)
+            return forward(self, x.to(own))
+
+    return inner
+
+
+def check_channels(x: Tensor, channels: int, axis: int, layer: nn.Module) -> None:
+    """Raise ValueError unless ``x`` has ``channels`` entries on ``axis``: never a silent broadcast."""
+    if x.dim() < 1 or not -x.dim() <= axis < x.dim() or x.shape[axis] != channels:
+        raise ValueError(
+            f"{layer_name(layer)} needs {channels} features on axis {axis}, "
+            f"got a tensor of shape {tuple(x.shape)}"
+        )

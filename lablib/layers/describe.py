@@ -1,0 +1,223 @@
+"""A torch network as a list of plain dicts, for :mod:`lablib.theory`, which knows no torch.
+
+The ops are those of ``lablib.theory.network``; weights are NumPy arrays in the dtype of the module, so that
+exact arithmetic sees the numbers that are stored.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from lablib.layers.activations import Abs, FullSort, GroupSort, LeakyReLU, PReLU
+from lablib.layers.base import layer_name
+from lablib.layers.conv import _Conv2d
+from lablib.layers.distance import LInfDistance, SortNetLayer
+from lablib.layers.linear import _Linear
+from lablib.layers.sequential import ConvexResidual
+from lablib.layers.shift import MeanShift, Scale
+
+Op = dict[str, Any]
+
+
+@dataclasses.dataclass
+class _Features:
+    """What is known of the features between two layers: how many channels, and whether they form images."""
+
+    channels: int | None = None
+    image: bool | None = None
+
+
+def describe(module: nn.Module, input_shape: tuple[int, ...] | None = None) -> list[Op]:
+    """Return ``module`` (a layer or a chain) as layer dicts, first layer first.
+
+    Args:
+        module: layers of :mod:`lablib.layers`, ``nn.Sequential`` and torch's Linear, Conv2d, AvgPool2d,
+        Flatten,
+            Identity, ReLU, LeakyReLU, PReLU, Tanh, Softplus, Hardtanh; Dropout in evaluation mode.
+        input_shape: (F,) or (C, H, W). Needed only where a :class:`MeanShift` or :class:`FullSort` comes
+        before
+            any layer that tells the features.
+
+    Raises:
+        ValueError: for a module or an option that has no such form; the message names it.
+    """
+    features = _Features()
+    if input_shape is not None:
+        features = _Features(input_shape[0], len(input_shape) > 1)
+    return _chain([module], features)
+
+
+def _chain(modules, features: _Features) -> list[Op]:
+    return [op for module in modules for op in _ops(module, features)]
+
+
+def _ops(module: nn.Module, features: _Features) -> list[Op]:
+    if isinstance(module, nn.Sequential):
+        return _chain(module, features)
+    for kind, make in _MAKERS:
+        if isinstance(module, kind):
+            return make(module, features)
+    raise ValueError(
+        f"{layer_name(module)} has no form as plain data; describe() knows "
+        f"{', '.join(sorted({kind.__name__.strip('_') for kind, _ in _MAKERS}))}"
+    )
+
+
+def _array(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.detach().cpu().numpy().copy()
+
+
+def _affine(layer, features: _Features) -> list[Op]:
+    weight = _array(layer.weight)
+    features.channels, features.image = len(weight), False
+    return [{"op": "affine", "weight": weight, "bias": _array(layer.bias)}]
+
+
+def _conv(layer, features: _Features) -> list[Op]:
+    stride, padding = _pair(layer.stride), layer.padding
+    plain = getattr(layer, "groups", 1) == 1 and _pair(getattr(layer, "dilation", 1)) == (1, 1)
+    if layer.padding_mode != "zeros" or isinstance(padding, str) or not plain:
+        raise ValueError(
+            "only convolutions with zero padding given as numbers, no groups and no dilation, have a form"
+        )
+    weight = _array(layer.weight)
+    features.channels, features.image = len(weight), True
+    return [
+        {
+            "op": "conv2d",
+            "weight": weight,
+            "bias": _array(layer.bias),
+            "stride": stride,
+            "padding": _pair(padding),
+        }
+    ]
+
+
+def _avg_pool(pool: nn.AvgPool2d, features: _Features) -> list[Op]:
+    if _pair(pool.padding) != (0, 0) or pool.ceil_mode or pool.divisor_override is not None:
+        raise ValueError("AvgPool2d with padding, ceil_mode or divisor_override has no form as plain data")
+    features.image = True
+    return [{"op": "avg_pool2d", "kernel": _pair(pool.kernel_size), "stride": _pair(pool.stride)}]
+
+
+def _flatten(layer: nn.Flatten, features: _Features) -> list[Op]:
+    if (layer.start_dim, layer.end_dim) != (1, -1):
+        raise ValueError("only Flatten() of everything but the batch has a form as plain data")
+    if features.image is not False:
+        features.channels, features.image = None, False
+    return [{"op": "flatten"}]
+
+
+def _activation(kind: str, **entries) -> list[Op]:
+    return [{"op": "activation", "kind": kind, "slope": None} | entries]
+
+
+def _piecewise(knots, values) -> list[Op]:
+    return _activation(
+        "piecewise_linear", knots=np.array(knots, dtype=float), values=np.array(values, dtype=float)
+    )
+
+
+def _softplus(layer: nn.Softplus, features: _Features) -> list[Op]:
+    if layer.beta != 1:
+        raise ValueError("only Softplus with beta=1 has a form as plain data")
+    return _activation("softplus")
+
+
+def _dropout(layer: nn.Dropout, features: _Features) -> list[Op]:
+    if layer.training:
+        raise ValueError("Dropout is random in training mode; call eval() before describe()")
+    return []
+
+
+def _group_sort(layer: GroupSort | FullSort, features: _Features) -> list[Op]:
+    if layer.dim not in (None, 1):
+        raise ValueError("only a sort along axis 1 has a form as plain data")
+    size = layer.size if isinstance(layer, GroupSort) else features.channels
+    if size is None:
+        raise ValueError("FullSort needs to know how many features there are; pass input_shape to describe()")
+    return [{"op": "group_sort", "size": size}]
+
+
+def _prelu(layer: PReLU | nn.PReLU, features: _Features) -> list[Op]:
+    if getattr(layer, "dim", None) not in (None, 1):
+        raise ValueError("only a PReLU along axis 1 has a form as plain data")
+    return _activation("prelu", slope=_array(layer.slope if isinstance(layer, PReLU) else layer.weight))
+
+
+def _distance(layer: LInfDistance, features: _Features) -> list[Op]:
+    features.channels, features.image = layer.out_features, False
+    return [{"op": "linf_distance", "weight": _array(layer.weight), "bias": _array(layer.bias)}]
+
+
+def _sortnet(layer: SortNetLayer, features: _Features) -> list[Op]:
+    center = -_array(layer.weight)
+    weight = np.zeros_like(center)
+    weight[:, : layer.top] = _array(layer.rank_weight)
+    features.channels, features.image = layer.out_features, False
+    return [{"op": "sortnet", "weight": weight, "center": center, "bias": _array(layer.bias)}]
+
+
+def _mean_shift(layer: MeanShift, features: _Features) -> list[Op]:
+    if layer.training:
+        raise ValueError("MeanShift depends on the batch in training mode; call eval() before describe()")
+    if features.image is None:
+        raise ValueError("MeanShift needs to know whether features are vectors or images; pass input_shape")
+    bias = -_array(layer.running_mean)
+    identity = np.eye(layer.channels, dtype=bias.dtype)
+    if not features.image:
+        return [{"op": "affine", "weight": identity, "bias": bias}]
+    return [
+        {
+            "op": "conv2d",
+            "weight": identity[:, :, None, None],
+            "bias": bias,
+            "stride": (1, 1),
+            "padding": (0, 0),
+        }
+    ]
+
+
+def _residual(layer: ConvexResidual, features: _Features) -> list[Op]:
+    branch = _chain([layer.branch], features)
+    return [{"op": "residual", "branch": branch, "alpha": float(layer.alpha.detach())}]
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+_MAKERS: list[tuple[type[nn.Module], Callable[[Any, _Features], list[Op]]]] = [
+    (_Linear, _affine),
+    (nn.Linear, _affine),
+    (_Conv2d, _conv),
+    (nn.Conv2d, _conv),
+    (nn.AvgPool2d, _avg_pool),
+    (nn.Flatten, _flatten),
+    (nn.Identity, lambda layer, features: []),
+    (nn.Dropout, _dropout),
+    (nn.ReLU, lambda layer, features: _activation("relu")),
+    (nn.Tanh, lambda layer, features: _activation("tanh")),
+    (nn.Softplus, _softplus),
+    (nn.LeakyReLU, lambda layer, features: _activation("leaky", slope=float(layer.negative_slope))),
+    (nn.PReLU, _prelu),
+    (
+        nn.Hardtanh,
+        lambda m, features: _piecewise(
+            [m.min_val - 1, m.min_val, m.max_val, m.max_val + 1], [m.min_val, m.min_val, m.max_val, m.max_val]
+        ),
+    ),
+    (Abs, lambda layer, features: _activation("abs")),
+    (LeakyReLU, lambda layer, features: _activation("leaky", slope=layer.slope)),
+    (PReLU, _prelu),
+    (GroupSort, _group_sort),
+    (FullSort, _group_sort),
+    (LInfDistance, _distance),
+    (SortNetLayer, _sortnet),
+    (MeanShift, _mean_shift),
+    (Scale, lambda layer, features: _piecewise([0.0, 1.0], [0.0, layer.constant])),
+    (ConvexResidual, _residual),
+]

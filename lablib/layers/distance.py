@@ -1,0 +1,78 @@
+"""Layers of distance neurons: 1-Lipschitz in linf whatever their weights. x (..., I) -> (..., O)."""
+
+import torch
+from torch import Tensor, nn
+
+from lablib.layers.base import LipschitzLayer, check_channels, exact
+from lablib.ops.linf_dist import linf_distance
+from lablib.ops.sortnet import geometric_weights, sortnet
+
+
+class _Distance(LipschitzLayer):
+    norms = ("linf",)
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, device=None, dtype=None):
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ValueError(
+                f"a distance layer needs at least one input and output, got {in_features}, {out_features}"
+            )
+        self.in_features, self.out_features = in_features, out_features
+        # Weights N(0, 1) as in the l_inf-distance papers: the weights are points, not directions.
+        self.weight = nn.Parameter(torch.randn(out_features, in_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
+
+    @exact
+    def forward(self, x: Tensor) -> Tensor:
+        check_channels(x, self.in_features, -1, self)
+        y = self.distance(x)
+        return y if self.bias is None else y + self.bias
+
+    def distance(self, x: Tensor) -> Tensor:
+        """The neurons without their bias."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class LInfDistance(_Distance):
+    """y_k = max_i |x_i - w_ki| (+ b_k). Source: arXiv 2102.05363, section 3."""
+
+    def distance(self, x: Tensor) -> Tensor:
+        return linf_distance(x, self.weight)
+
+
+class SortNetLayer(_Distance):
+    """y_k = sum_{i <= K} q (1-q)^(i-1) |x - w_k|_(i) / (1 - (1-q)^K) (+ b_k), |.|_(i) the i-th largest.
+
+    Source: SortNet paper (arXiv 2210.01787), section 4.2. q = 1 is :class:`LInfDistance`.
+
+    Args:
+        keep: q, the share of inputs that dropout keeps in training, in (0, 1].
+        top: K; the tail beyond it is cut and the weights rescaled. At most ``in_features`` are used.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        keep: float = 0.75,
+        top: int = 10,
+        bias: bool = False,
+        **kwargs,
+    ):
+        super().__init__(in_features, out_features, bias, **kwargs)
+        self.keep, self.top = float(keep), min(top, in_features)
+        # Fixed by the two numbers above, so not saved: loading cannot change them behind the layer's back.
+        self.register_buffer(
+            "rank_weight",
+            geometric_weights(keep, self.top, self.weight.dtype).to(self.weight.device),
+            persistent=False,
+        )
+
+    def distance(self, x: Tensor) -> Tensor:
+        return sortnet(x, -self.weight, self.rank_weight)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, keep={self.keep:g}, top={self.top}"

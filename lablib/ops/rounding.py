@@ -1,0 +1,30 @@
+"""How far rounding can carry a computed norm from the true one: the margins that make the bounds proven.
+
+Everything is computed in float64 (unit roundoff u = 2^-53) from the weights as stored, whatever their dtype.
+A sum of n nonnegative terms, in any order, is within a relative (n - 1) u of the true sum (Higham, Accuracy
+and Stability of Numerical Algorithms, 2nd ed., section 4.2). The allowances below are about twice what is
+needed.
+"""
+
+import torch
+
+EPS64 = 2.0**-52
+
+
+def sum_allowance(terms: int) -> float:
+    """Return a factor >= 1 such that the true sum is at most the computed float64 sum times it.
+
+    ``terms``: how many nonnegative terms were added.
+    """
+    return 1.0 + (terms + 4) * EPS64
+
+
+def target_below_one(terms: int, dtype: torch.dtype) -> float:
+    """Return c < 1 such that nonnegative terms scaled in float64 to a computed sum of c, then rounded to
+    ``dtype``, have a true sum of at most 1.
+
+    Rounding to ``dtype`` moves each term by a relative eps/2 or, among the subnormal numbers, by half their
+    spacing.
+    """
+    info = torch.finfo(dtype)
+    return 1.0 - (terms + 8) * EPS64 - info.eps - terms * info.smallest_normal * info.eps

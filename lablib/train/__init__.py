@@ -1,0 +1,1 @@
+"""Training in small: losses, schedules (step -> value) and one visible loop."""
