@@ -6,7 +6,15 @@ here is the order in which ``lablib figures`` runs them.
 
 import importlib
 
-RECIPES: tuple[str, ...] = ()
+RECIPES: tuple[str, ...] = (
+    "boolean_curves",
+    "boolean_gap",
+    "order_statistics",
+    "activation_gallery",
+    "decision_boundaries",
+    "sorting_depth",
+    "peer_battery",
+)
 
 
 def load_recipe(name: str):

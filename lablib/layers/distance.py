@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lablib.layers.base import LipschitzLayer, check_channels, exact
 from lablib.ops.linf_dist import linf_distance
+from lablib.ops.projections import scale_groups
 from lablib.ops.sortnet import geometric_weights, sortnet
 
 
@@ -65,11 +66,13 @@ class SortNetLayer(_Distance):
         super().__init__(in_features, out_features, bias, **kwargs)
         self.keep, self.top = float(keep), min(top, in_features)
         # Fixed by the two numbers above, so not saved: loading cannot change them behind the layer's back.
-        self.register_buffer(
-            "rank_weight",
-            geometric_weights(keep, self.top, self.weight.dtype).to(self.weight.device),
-            persistent=False,
-        )
+        ranks = geometric_weights(keep, self.top, self.weight.dtype).to(self.weight.device)
+        self.register_buffer("_ranks", ranks, persistent=False)
+
+    @property
+    def rank_weight(self) -> Tensor:
+        """The K weights, with a true sum of at most 1 also where the layer was moved to another dtype."""
+        return self._ranks if self.keep == 1.0 else scale_groups(self._ranks, 0)
 
     def distance(self, x: Tensor) -> Tensor:
         return sortnet(x, -self.weight, self.rank_weight)

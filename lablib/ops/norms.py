@@ -8,6 +8,8 @@ All are computed in float64 with the rounding allowance of :mod:`lablib.ops.roun
 Convolutions: :mod:`lablib.ops.conv_norms`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,9 @@ def bound_spectral_norm(weight: Tensor) -> Tensor:
     gram = _short_gram(w)
     short, long = sorted(w.shape[-2:])
     largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0.0)
-    return largest.sqrt() * (1.0 + 4.0 * (long + short) * short * EPS64)
+    # Squares below 2^-1074 underflow: their square roots, for all entries together, are in the last term.
+    underflow = math.sqrt(long * short) * 2.0**-536
+    return largest.sqrt() * (1.0 + 4.0 * (long + short) * short * EPS64) + underflow
 
 
 def bound_near_orthonormal(weight: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def project_rows_l1(weight: Tensor) -> Tensor:
         w_i -> sign(w_i) max(|w_i| - theta, 0),  theta >= 0 the smallest with l1 norm <= 1
 
     Source: Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions" (ICML
-    2008), Fig. 1 and section 4. The row is then scaled like :func:`scale_groups`, which absorbs the rounding
+    2008), section 3. The row is then scaled like :func:`scale_groups`, which absorbs the rounding
     of theta.
     """
     rows = weight.double().flatten(1)
@@ -47,11 +47,22 @@ def project_rows_l1(weight: Tensor) -> Tensor:
     size = rows.abs()
     # Everything is measured from the largest entry: theta - max has no cancellation however large the row is.
     below = size - size.amax(1, keepdim=True)
-    descending = below.sort(dim=1, descending=True).values
-    count = torch.arange(1, rows.shape[1] + 1, dtype=rows.dtype, device=rows.device)
-    thresholds = (descending.cumsum(1) - 1.0) / count
-    # The prefix where the threshold stays below the entry is the support; the last of its thresholds counts.
-    support = (descending > thresholds).sum(1, keepdim=True).clamp(min=1)
-    kept = rows.sign() * (below - thresholds.gather(1, support - 1)).clamp(min=0.0)
+    active = _support(below.detach())
+    theta = ((below * active).sum(1, keepdim=True) - 1.0) / active.sum(1, keepdim=True)
+    kept = rows.sign() * (below - theta).clamp(min=0.0)
     inside = size.sum(1, keepdim=True) <= 1.0
     return scale_groups(torch.where(inside, rows, kept).to(weight.dtype), 1).reshape(weight.shape)
+
+
+def _support(below: Tensor) -> Tensor:
+    """Return the entries that stay positive: threshold, drop what is below, until nothing drops.
+
+    Michelot's algorithm (J. Optim. Theory Appl. 50, 1986): ends exactly, as a rule within ten rounds, without a sort.
+    """
+    active = torch.ones_like(below, dtype=torch.bool)
+    while True:
+        theta = ((below * active).sum(1, keepdim=True) - 1.0) / active.sum(1, keepdim=True)
+        fewer = active & (below > theta)
+        if torch.equal(fewer, active):
+            return active
+        active = fewer

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -67,10 +68,16 @@ def new_figure(width: float = PAGE_WIDTH, height: float = 3.4) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
-    """Write ``stem.svg`` and ``stem.png`` (160 dpi), byte-stable for equal input, each all or nothing."""
+def save_figure(figure: Any, stem: Path | str) -> list[Path]:
+    """Write a figure, byte-stable for equal input, each file all or nothing.
+
+    A matplotlib figure becomes ``stem.svg`` and ``stem.png`` (160 dpi); a plotly figure becomes
+    ``stem.html``, which works with no network beside the one ``plotly.min.js`` of its folder.
+    """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
+    if hasattr(figure, "to_html"):
+        return [_save_html(figure, stem.with_name(stem.name + ".html"))]
     paths = []
     for suffix, options in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 160})):
         path = stem.with_name(stem.name + suffix)
@@ -86,6 +93,18 @@ def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
             raise
         paths.append(path)
     return paths
+
+
+def _save_html(figure: Any, path: Path) -> Path:
+    from plotly.offline import get_plotlyjs
+
+    script = path.with_name("plotly.min.js")
+    text = figure.to_html(include_plotlyjs="directory", div_id=path.stem)
+    for target, content in ((script, get_plotlyjs()), (path, text)):
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, target)
+    return path
 
 
 def plotly_template():

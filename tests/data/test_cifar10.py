@@ -68,9 +68,7 @@ def test_a_pickle_cannot_run_code(empty_home, write_cifar10, tmp_path, where):
     batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2]}
     batch = trap if where == "whole" else batch | {where.encode(): trap}
     (batches / "data_batch_3").write_bytes(pickle.dumps(batch, protocol=2))
-    with pytest.raises(
-        DamagedDataError, match=r"data_batch_3 .*it refers to .*open.*'digits'"
-    ):
+    with pytest.raises(DamagedDataError, match=r"data_batch_3 .*it refers to .*open.*'digits'"):
         load("cifar10")
     assert not mark.exists()
 

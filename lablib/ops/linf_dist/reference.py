@@ -15,6 +15,8 @@ def linf_distance(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _block(x: Tensor, weight: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return (x[:, None, :] - weight).abs().amax(-1)
     with torch.no_grad():
         winner = (x[:, None, :] - weight).abs().max(-1).indices
     return (x.gather(1, winner) - weight[torch.arange(weight.shape[0], device=x.device), winner]).abs()

@@ -1,0 +1,79 @@
+"""The one list of our own layers that the soundness battery walks: each at its documented shapes."""
+
+from torch import nn
+
+from lablib import layers as L
+from lablib.experiments.battery import Case
+
+
+def own_cases() -> list[Case]:
+    """Return the battery's list: every public layer of :mod:`lablib.layers` at its documented shapes."""
+    images = ((4, 6, 6), (4, 7, 5))
+    features = ((8,), (3, 8), (2, 3, 8))
+    anywhere = ((8,), (8, 3), (8, 3, 3))
+    return [
+        Case("LInfLinear", lambda: L.LInfLinear(8, 6), features),
+        Case("LInfLinear project", lambda: L.LInfLinear(8, 6, constraint="project"), features),
+        Case("L1Linear", lambda: L.L1Linear(8, 6), features),
+        Case("SpectralLinear", lambda: L.SpectralLinear(8, 6), features),
+        Case("OrthonormalLinear wide", lambda: L.OrthonormalLinear(8, 6), features),
+        Case("OrthonormalLinear tall", lambda: L.OrthonormalLinear(8, 10), features),
+        Case("OrthonormalLinear square", lambda: L.OrthonormalLinear(8, 8), features),
+        Case("LInfConv2d", lambda: L.LInfConv2d(4, 5, 3, padding=1), images),
+        Case("LInfConv2d stride 2", lambda: L.LInfConv2d(4, 5, 4, stride=2, padding=1), images),
+        Case("L1Conv2d", lambda: L.L1Conv2d(4, 5, 3, padding=1), images),
+        Case("L1Conv2d stride 2", lambda: L.L1Conv2d(4, 5, 3, stride=2, padding=2), images),
+        Case("SpectralConv2d", lambda: L.SpectralConv2d(4, 5, 3, padding=1), images),
+        Case("SpectralConv2d stride 2", lambda: L.SpectralConv2d(4, 5, 4, stride=2, padding=1), images),
+        Case(
+            "SpectralConv2d circular",
+            lambda: L.SpectralConv2d(4, 5, 3, padding=1, padding_mode="circular"),
+            images,
+        ),
+        Case("OrthonormalConv2d", lambda: L.OrthonormalConv2d(4, 5, 3, padding=1), images),
+        Case(
+            "OrthonormalConv2d 4 x 4 stride 2",
+            lambda: L.OrthonormalConv2d(4, 5, 4, stride=2, padding=1),
+            images,
+        ),
+        Case("OrthonormalConv2d patches", lambda: L.OrthonormalConv2d(4, 16, 2, stride=2), images),
+        Case(
+            "OrthonormalConv2d circular",
+            lambda: L.OrthonormalConv2d(4, 4, 3, padding=1, padding_mode="circular"),
+            images,
+        ),
+        Case("Abs", L.Abs, anywhere),
+        Case("LeakyReLU", lambda: L.LeakyReLU(-0.7), anywhere),
+        Case("PReLU", lambda: L.PReLU(8), anywhere),
+        Case("PReLU shared", lambda: L.PReLU(), anywhere),
+        Case("GroupSort 4", lambda: L.GroupSort(4), anywhere),
+        Case("MaxMin", L.MaxMin, anywhere),
+        Case("FullSort", L.FullSort, anywhere),
+        Case("Householder", lambda: L.Householder(8), anywhere),
+        Case("LInfDistance", lambda: L.LInfDistance(8, 6, bias=True), features),
+        Case("SortNetLayer", lambda: L.SortNetLayer(8, 6, keep=0.7, top=5), features),
+        Case("SortNetLayer keep 1", lambda: L.SortNetLayer(8, 6, keep=1.0), features),
+        Case("MeanShift", lambda: L.MeanShift(8), anywhere),
+        Case("Scale", lambda: L.Scale(-2.5), anywhere),
+        Case(
+            "ConvexResidual", lambda: L.ConvexResidual(L.SpectralLinear(8, 8), 0.3, learnable=True), features
+        ),
+        Case(
+            "LipschitzSequential linf",
+            lambda: L.LipschitzSequential(
+                L.LInfLinear(8, 8), L.MaxMin(-1), L.LInfDistance(8, 4), L.Scale(3.0)
+            ),
+            features,
+        ),
+        Case(
+            "LipschitzSequential l2 images",
+            lambda: L.LipschitzSequential(
+                L.OrthonormalConv2d(4, 6, 3, padding=1),
+                L.Householder(6),
+                nn.AvgPool2d(2),
+                nn.Flatten(),
+                L.OrthonormalLinear(54, 3),
+            ),
+            ((4, 6, 6),),
+        ),
+    ]

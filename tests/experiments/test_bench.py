@@ -1,0 +1,34 @@
+"""The benchmark command: every comparison can be prepared and run."""
+
+import pytest
+
+from lablib.__main__ import main
+from lablib.experiments.bench import contests, take_turns
+
+
+def test_every_side_runs():
+    for contest in contests():
+        if "dense" not in contest.peer:  # a second for one comparison
+            for side in contest.prepare():
+                side()
+
+
+def test_turns_alternate():
+    calls = []
+    take_turns(lambda: calls.append("a"), lambda: calls.append("b"), 3)
+    assert calls == ["a", "b"] * 4
+
+
+def test_command(capsys, monkeypatch):
+    monkeypatch.setattr(
+        "lablib.experiments.bench._set_threads", lambda threads: 1
+    )  # leave the other tests theirs
+    assert main(["bench", "GroupSort(8)", "--repeat", "1", "--threads", "1"]) == 0
+    assert " x  GroupSort(8)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["bench", "nothing"], ["bench", "--repeat", "0"]])
+def test_bad_words(words, capsys, monkeypatch):
+    monkeypatch.setattr("lablib.experiments.bench._set_threads", lambda threads: 1)
+    assert main(words) == 2
+    assert "error:" in capsys.readouterr().err

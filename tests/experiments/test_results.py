@@ -1,0 +1,121 @@
+"""Result files: written and read back, damage and absence named, and a failed write changes nothing."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lablib.experiments import RECIPES, load_recipe
+from lablib.experiments.recipe import Recipe
+from lablib.experiments.results import (
+    MODES,
+    atomic_write,
+    current_mode,
+    figures_dir,
+    read_result,
+    results_dir,
+    write_result,
+)
+
+RECORD = {"mode": "standard", "config": {"seed": 3}, "seconds": 1.234}
+
+
+@pytest.fixture(autouse=True)
+def own_figures(tmp_path, monkeypatch):
+    """Keep the tree's figures out of it."""
+    monkeypatch.setenv("LABLIB_FIGURES", str(tmp_path))
+    monkeypatch.setenv("LABLIB_MODE", "standard")
+
+
+def test_round_trip(tmp_path):
+    metrics = {"accuracy": np.float32(0.5), "counts": np.arange(3), "text": "ok"}
+    arrays = {"radii": np.linspace(0, 1, 7, dtype=np.float32)}
+    path = write_result("toy", metrics=metrics, arrays=arrays, **RECORD)
+    assert path == tmp_path / "results" / "toy.json"
+    record = read_result("toy")
+    assert record["metrics"] == {"accuracy": 0.5, "counts": [0, 1, 2], "text": "ok"}
+    assert record["config"] == {"seed": 3}
+    assert record["seconds"] == 1.23
+    assert {"commit", "device", "packages", "python", "mode", "cores"} <= set(record)
+    np.testing.assert_array_equal(record["arrays"]["radii"], arrays["radii"])
+    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == ["toy.json", "toy.npz"]
+
+
+def test_quick_results_never_replace_measured_ones(tmp_path):
+    write_result("toy", metrics={"n": 1}, **RECORD)
+    write_result("toy", metrics={"n": 2}, **(RECORD | {"mode": "quick"}))
+    assert read_result("toy")["metrics"]["n"] == 1
+    assert read_result("toy", "quick")["metrics"]["n"] == 2
+    assert results_dir("quick") == tmp_path / "quick" / "results"
+    assert figures_dir("full") == tmp_path
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_and_leaves_the_earlier_file(bad):
+    write_result("toy", metrics={"n": 1}, **RECORD)
+    with pytest.raises(ValueError, match="JSON"):
+        write_result("toy", metrics={"n": bad}, **RECORD)
+    with pytest.raises(TypeError, match="numbers, strings, lists"):
+        write_result("toy", metrics={"n": object()}, **RECORD)
+    assert read_result("toy")["metrics"] == {"n": 1}
+
+
+def test_an_interrupted_write_leaves_the_earlier_file_and_no_litter(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with atomic_write(path) as file:
+        file.write("first")
+    with pytest.raises(KeyboardInterrupt):
+        _stop_half_way(path)
+    assert path.read_text() == "first"
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def _stop_half_way(path):
+    with atomic_write(path) as file:
+        file.write("sec")
+        raise KeyboardInterrupt
+
+
+def test_absent_and_damaged_files_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m lablib figures toy"):
+        read_result("toy")
+    path = write_result("toy", metrics={}, **RECORD)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match="is damaged"):
+        read_result("toy")
+
+
+def test_pickled_arrays_are_not_loaded():
+    path = write_result("toy", metrics={}, **RECORD)
+    np.savez(path.with_suffix(".npz"), trap=np.array([object()], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_result("toy")
+
+
+def test_modes(monkeypatch):
+    for mode in MODES:
+        monkeypatch.setenv("LABLIB_MODE", mode)
+        assert current_mode() == mode
+    monkeypatch.setenv("LABLIB_MODE", "fast")
+    with pytest.raises(ValueError, match="'fast'; set it to one of quick, standard, full"):
+        current_mode()
+    monkeypatch.delenv("LABLIB_MODE")
+    assert current_mode() == "standard"
+
+
+def test_unknown_recipe_lists_those_there_are():
+    with pytest.raises(ValueError, match="no recipe 'nothing'; choose from"):
+        load_recipe("nothing")
+    with pytest.raises(ValueError, match="must state all of quick, standard, full"):
+        Recipe("toy", "?", {"quick": None}, run=dict, draw=dict)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_states_its_sizes(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.question.endswith(("?", "."))
+    assert set(recipe.sizes) == set(MODES)
+    json.dumps([dataclasses.asdict(config) for config in recipe.sizes.values()])
