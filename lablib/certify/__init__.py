@@ -1,3 +1,1 @@
-"""From networks to certificates: operator norms and certified radii. ``bound_*`` is proven, ``estimate_*`` is
-not.
-"""
+"""From networks to certificates: norms and certified radii. ``bound_*`` is proven, ``estimate_*`` is not."""

@@ -17,8 +17,7 @@ from lablib.ops.rounding import EPS64
 
 
 def bound_operator_norm(module: nn.Module, norm: str, grid: int | None = None) -> float:
-    """Return a proven Lipschitz bound of ``module`` from ``norm`` to ``norm``, from its weights as they are
-    now.
+    """Return a proven Lipschitz bound of ``module`` in ``norm``, from its weights as they are now.
 
     Linear layers and convolutions (torch's too: zero padding, no groups, no dilation) are measured; layers
     without a matrix give their stated constant; a chain multiplies, which can be far above the constant of
@@ -66,8 +65,7 @@ def _bound_conv(conv: nn.Module, norm: str, grid: int) -> float:
 def estimate_operator_norm(
     module: nn.Module, x: Tensor, norm: str, steps: int = 50, generator: torch.Generator | None = None
 ) -> float:
-    """Return an estimate from below of the Jacobian's operator norm at the single sample ``x``: not a
-    certificate.
+    """Return an estimate from below of the Jacobian's norm at the single sample ``x``: no certificate.
 
     l2: power iteration on J^T J. linf and l1: Hager's ascent (Higham, Accuracy and Stability of Numerical
     Algorithms, 2nd ed., Algorithm 15.1), on J^T for linf. Products only: no Jacobian is formed.
@@ -113,9 +111,7 @@ def _power(forward, backward, v: Tensor, steps: int) -> float:
 
 
 def _hager(apply, adjoint, like: Tensor, steps: int) -> float:
-    """Climb ||A v||_1 over the l1 ball: its maximum is at a unit vector; move to the steepest until none is
-    better.
-    """
+    """Climb ||A v||_1 over unit vectors: move to the steepest until none is better."""
     v = torch.full_like(like, 1.0 / like.numel())
     best = 0.0
     for _ in range(steps):

@@ -152,7 +152,7 @@ class LInfDistance(Layer):
         self.power = math.inf if progress >= 1 else low * (high / low) ** progress
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        gaps = (x.unsqueeze(-2) - _beside(self.centre, x)).abs()
+        gaps = (x.unsqueeze(-2) - self.centre.unsqueeze(1)).abs()
         largest = gaps.amax(dim=-1)
         if math.isinf(self.power):
             return largest + self.bias[:, None]
@@ -160,7 +160,8 @@ class LInfDistance(Layer):
         # under/overflows.
         unit = largest.detach().clamp_min(1e-6).unsqueeze(-1)
         powers = (gaps / unit).clamp_min(1e-6) ** self.power
-        return unit.squeeze(-1) * powers.sum(dim=-1) ** (1 / self.power) + self.bias[:, None]
+        # The sum is at least one, unless a point sits on a centre: there the root's slope would be infinite.
+        return unit.squeeze(-1) * powers.sum(dim=-1).clamp_min(0.5) ** (1 / self.power) + self.bias[:, None]
 
     def export(self, index: int) -> list[dict[str, Any]]:
         centre = self.centre[index] + (0.5 if self.first else 0.0)
@@ -189,10 +190,10 @@ class SortNet(Layer):
         return _unit_rows(self.free)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        gaps = (x.unsqueeze(-2) + _beside(self.centre, x)).abs()
+        gaps = (x.unsqueeze(-2) + self.centre.unsqueeze(1)).abs()
         weight = self.weight()
         largest = gaps.topk(weight.shape[-1], dim=-1).values
-        return (largest * _beside(weight, x)).sum(dim=-1) + self.bias[:, None]
+        return (largest * weight.unsqueeze(1)).sum(dim=-1) + self.bias[:, None]
 
     def export(self, index: int) -> list[dict[str, Any]]:
         centre = self.centre[index] - (0.5 if self.first else 0.0)
@@ -241,8 +242,3 @@ def _unit_rows(free: torch.Tensor) -> torch.Tensor:
     """Divide each row by its l1 norm; in float64 by a hair more, so that rounding cannot push it over one."""
     rows = free / free.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
     return rows * SAFETY if free.dtype == torch.float64 else rows
-
-
-def _beside(parameter: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Give (P, out, k) the axis of the points: (P, 1, out, k), beside x (P, B, in) or (B, in)."""
-    return parameter.unsqueeze(1)

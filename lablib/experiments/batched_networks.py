@@ -106,8 +106,7 @@ class Population:
     checked: np.ndarray
 
     def export(self, index: int) -> list[dict[str, Any]]:
-        """Return network ``index`` as the plain list of layers that :mod:`lablib.theory.network`
-        evaluates."""
+        """Return network ``index`` as the plain list of layers of :mod:`lablib.theory.network`."""
         return [record for layer in self.layers for record in layer.export(index)]
 
 
@@ -146,8 +145,7 @@ def train(
     targets = torch.as_tensor(labels, dtype=torch.float32)
     layers = build_layers(architecture, variables, len(labels), generator)
     parameters = [tensor for layer in layers for tensor in layer.parameters()]
-    best = [tensor.detach().clone() for tensor in parameters]
-    best_radii = torch.full((len(labels),), -math.inf, dtype=torch.float64)
+    best = _Best(parameters)
     optimiser = torch.optim.Adam(parameters, lr=schedule.rate, betas=(0.9, 0.99))
     sampler = _Sampler(variables, targets, schedule.batch, generator)
     inputs = points.float() - 0.5
@@ -167,19 +165,15 @@ def train(
         optimiser.step()
         if (step + 1) % schedule.every == 0 or step + 1 == schedule.steps:
             low, high = _spans(layers, inputs, targets)
-            radii = (low - high).double() / 2
-            better = radii > best_radii
-            best_radii = torch.where(better, radii, best_radii)
-            for kept, tensor in zip(best, parameters):
-                mask = better.view(-1, *[1] * (tensor.dim() - 1))
-                kept.copy_(torch.where(mask, tensor.detach(), kept))
+            radii = ((low - high).double() / 2).nan_to_num(
+                nan=-1.0
+            )  # a network that diverged is right nowhere
+            best.offer(radii)
             curve.append(radii.numpy())
             checked.append(step + 1)
             if report is not None:
                 report(checked[-1] - (checked[-2] if len(checked) > 1 else 0))
-    with torch.no_grad():
-        for kept, tensor in zip(best, parameters):
-            tensor.copy_(kept)
+    best.restore()
     layers = make_feasible(layers)
     low, high = _spans(layers, points - 0.5, targets.double())
     layers[-1].bias -= ((low + high) / 2)[:, None]
@@ -212,6 +206,29 @@ def _spans(
     low = values.masked_fill(targets < 0, math.inf).amin(dim=1)
     high = values.masked_fill(targets > 0, -math.inf).amax(dim=1)
     return low, high
+
+
+class _Best:
+    """Keeps a copy of the parameters of each network's best iterate."""
+
+    def __init__(self, parameters: list[torch.Tensor]) -> None:
+        self.parameters = parameters
+        self.kept = [tensor.detach().clone() for tensor in parameters]
+        self.radii = torch.full((len(parameters[0]),), -math.inf, dtype=torch.float64)
+
+    @torch.no_grad()
+    def offer(self, radii: torch.Tensor) -> None:
+        """Copy the networks whose radius (P,) is the largest so far."""
+        better = radii > self.radii
+        self.radii = torch.where(better, radii, self.radii)
+        for kept, tensor in zip(self.kept, self.parameters):
+            kept.copy_(torch.where(better.view(-1, *[1] * (tensor.dim() - 1)), tensor, kept))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Write the kept parameters back."""
+        for kept, tensor in zip(self.kept, self.parameters):
+            tensor.copy_(kept)
 
 
 class _Sampler:

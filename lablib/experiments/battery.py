@@ -105,8 +105,7 @@ def refutes(finding: Finding, claim: float, tolerance: float | None = None) -> b
 
 
 def states(case: Case, seed: int = 0) -> Iterator[tuple[str, nn.Module | Exception]]:
-    """Yield (state, module in evaluation mode) for the states of the case, or an exception that stands in for
-    one.
+    """Yield (state, module in evaluation mode) for each state, or the exception in its place.
 
     "trained": optimiser steps of size 1 per weight, each pushing outputs apart, then straight to evaluation
     mode, with no forward pass in between that could refresh a stale estimate. The others are made from it.
@@ -170,9 +169,7 @@ def _push_apart(module: nn.Module, case: Case) -> None:
 
 
 def largest_constants(module: nn.Module, case: Case, norm: str, seed: int = 0) -> dict[str, float]:
-    """Return the largest value found over the shapes of the case, by how it was found (see
-    :class:`Finding`).
-    """
+    """Return the largest value found over the shapes, by how it was found (see :class:`Finding`)."""
     best = {"jacobian": 0.0, "pair": 0.0}
     for shape in case.shapes:
         generator = torch.Generator().manual_seed(seed)
@@ -264,9 +261,7 @@ def pair_search(
 
 
 def _borne_out(module: nn.Module, x: Tensor, direction: Tensor, value: float, norm: str) -> bool:
-    """Return whether short steps from ``x`` along ``direction``, to either side, show the derivative
-    ``value``.
-    """
+    """Return whether a short step from ``x`` along ``direction``, to either side, shows the derivative."""
     step, slack = (1e-7, 1e-4) if x.dtype == torch.float64 else (1e-2, 1e-2)
     gap = step * direction.reshape(x.shape).to(x)
     with torch.no_grad():

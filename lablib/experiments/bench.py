@@ -1,6 +1,4 @@
-"""Ratios of our code to its peers: both in one process, taking turns, median of many; times only for the
-curious.
-"""
+"""Ratios of our code to its peers: both in one process, taking turns, median of many."""
 
 import argparse
 import dataclasses

@@ -8,6 +8,7 @@ depth).
 """
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -84,12 +85,23 @@ def run(config: Config) -> dict[str, Any]:
             if part in parts:
                 bar.update(config.steps)
             else:
-                parts[part] = _train(d, family, config, bar.update)
+                began = time.perf_counter()
+                trained = _train(d, family, config, bar.update)
+                parts[part] = {**trained, "seconds": time.perf_counter() - began}
     rows = [row for d, family in jobs for row in parts[f"{family.name} {d}"]["rows"]]
     at = config.curve_at
     curves = {family.name: parts[f"{family.name} {at}"]["curves"] for family in FAMILIES}
-    parts.remove()
-    return {"optimum": OPTIMUM, "rows": rows, "curve_at": at, "curves": curves, "families": _families()}
+    seconds = sum(parts[f"{family.name} {d}"]["seconds"] for d, family in jobs)
+    metrics = {
+        "search_seconds": round(seconds, 1),
+        "optimum": OPTIMUM,
+        "families": {family.name: dataclasses.asdict(family.architecture) for family in FAMILIES},
+        "rows": rows,
+        "curve_at": at,
+        "curves": curves,
+    }
+    parts.finish(metrics)
+    return metrics
 
 
 def train_family(
@@ -136,10 +148,6 @@ def _train(d: int, family: Family, config: Config, report: Callable[[int], None]
     curve = population.curve.reshape(len(population.checked), len(FUNCTIONS), config.seeds)
     by_function = {name: curve[:, index].T.round(6).tolist() for index, name in enumerate(FUNCTIONS)}
     return {"rows": rows, "curves": {"steps": population.checked.tolist(), "radii": by_function}}
-
-
-def _families() -> dict[str, dict[str, Any]]:
-    return {family.name: dataclasses.asdict(family.architecture) for family in FAMILIES}
 
 
 def draw(record: dict[str, Any]) -> dict[str, Any]:

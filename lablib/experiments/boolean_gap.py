@@ -5,13 +5,11 @@ For each Boolean function (every one of few variables, up to symmetry, and every
 - *bound*: R of the linear program over all pairs of vertices, which is 1/(2m);
 - *found*: the best radius that training reached from many random seeds, measured in exact arithmetic on a
   network whose rows and slopes are within 1 exactly: a proven lower bound;
-- *explicit*: a network in fractions that attains the bound exactly, where one is known (the zigzag of the
-  mean,
-  or the optimum of the two-layer program).
+- *explicit*: a network in fractions that attains the bound exactly, where one is known (the zigzag of
+  the mean, or the optimum of the two-layer program).
 
 A function whose explicit network is known is *closed*. One that training brings within a thousandth is
-*reached*. For the rest the question is *open*: nobody has shown that a better network exists, or that it does
-not.
+*reached*. For the rest the question is *open*: no network here reaches the bound, and no proof says that none can.
 """
 
 import dataclasses
@@ -136,13 +134,14 @@ def run(config: Config) -> dict[str, Any]:
     seconds = sum(parts[group]["seconds"] for group in functions)
     for row in rows:
         row["program"] = _program_bounds(BooleanFunction([int(bit) for bit in row["table"]]))
-    parts.remove()
-    return {
+    metrics = {
         "search_seconds": round(seconds, 1),
         "reached": REACHED,
         "functions": rows,
         "summary": summary(rows),
     }
+    parts.finish(metrics)
+    return metrics
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -37,6 +37,11 @@ class Checkpoint:
         with atomic_write(self.path) as file:
             json.dump({"config": self._config, "parts": self._parts}, file)
 
-    def remove(self) -> None:
-        """Delete the file: the run is complete."""
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Delete the file, but only if the metrics can be written as a result: else the parts stay.
+
+        Raises:
+            ValueError: if a metric is not plain JSON (NaN and infinity included).
+        """
+        json.dumps(metrics, allow_nan=False)
         self.path.unlink(missing_ok=True)

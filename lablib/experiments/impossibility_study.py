@@ -138,20 +138,6 @@ def decimal_down(exact: Fraction, digits: int = 6) -> float:
     return math.floor(exact * 10**digits) / 10**digits
 
 
-def budget_image(certificate: Certificate, shape: tuple[int, ...], row: int = 0) -> np.ndarray:
-    """Return lambda as a float32 array of the shape of one point."""
-    image = np.zeros(math.prod(shape), dtype=np.float32)
-    for coordinate, weight in certificate.budgets[row]:
-        image[coordinate] = weight / certificate.denominator
-    return image.reshape(shape)
-
-
-def heaviest_pairs(certificate: Certificate, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``count`` dual pairs with most weight: (count, 4) indices and their shares mu of the proof."""
-    order = np.argsort(-np.array(certificate.weights), kind="stable")[:count]
-    return np.array(certificate.pairs)[order], np.array(certificate.weights)[order] / certificate.weight_sum
-
-
 def _depth_curve(data, pair, group, first, config, folder) -> dict[str, Any]:
     """Follow R_M over M = 1, 2, ... until it reaches half the separation, where it says nothing any more."""
     points, before = [_depth_row(first)], first
@@ -199,9 +185,13 @@ def _row(pair: tuple[int, int], certificate: Certificate, stem: str) -> dict[str
 def _pictures(data: Dataset, made: dict, config: StudyConfig) -> dict[str, np.ndarray]:
     """Return what the figures show: every lambda, and the heaviest image pairs of the pairs of classes shown."""
     shape, count = data.x_train.shape[1:], 8
-    arrays = {"lambdas": np.stack([budget_image(certificate, shape) for certificate in made.values()])}
+    arrays = {
+        "lambdas": np.stack(
+            [certificate.lambdas()[0].reshape(shape) for certificate in made.values()], dtype=np.float32
+        )
+    }
     for first, second in config.shown:
-        pairs, shares = heaviest_pairs(made[first, second], count)
+        pairs, shares = made[first, second].heaviest(count)
         sides = [class_points(data, label, config.limit) for label in (first, second)]
         images = np.stack([sides[0][pairs[:, 1]], sides[1][pairs[:, 3]]], axis=1)
         arrays[f"pairs_{first}_{second}"], arrays[f"shares_{first}_{second}"] = images, shares

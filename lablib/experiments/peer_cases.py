@@ -1,5 +1,4 @@
-"""What three published packages claim, as cases of the battery: deel-torchlip, orthogonium,
-monotonicnetworks.
+"""What three published packages claim, as cases of the battery.
 
 Each layer is built as its documentation says, fed the shapes it documents, and held to the norm it names (l2
 for deel-torchlip and orthogonium; per output where only each output is claimed). Options that the
@@ -205,9 +204,7 @@ def orthogonium_cases() -> list[Case]:
 
 
 def monotonic_cases() -> list[Case]:
-    """Return the cases of monotonicnetworks: layers with the cap of their ``kind``, and whole networks in
-    l1.
-    """
+    """Return the cases of monotonicnetworks: layers with the cap of their ``kind``, networks in l1."""
     import monotonicnetworks as T
 
     def case(

@@ -1,6 +1,4 @@
-"""Activations with a proven constant. Channels are axis 1 as in torch's batch norm, or the only axis of a
-vector.
-"""
+"""Activations with a proven constant. Channels are axis 1 as in batch norm (the only axis of a vector)."""
 
 import math
 
@@ -72,9 +70,7 @@ class PReLU(LipschitzLayer):
 
 
 class GroupSort(LipschitzLayer):
-    """Sort ascending within consecutive groups of ``size`` channels (a group *size*, not a number of
-    groups).
-    """
+    """Sort ascending within consecutive groups of ``size`` channels (a *size*, not a number of groups)."""
 
     def __init__(self, size: int, dim: int | None = None):
         super().__init__()
@@ -108,8 +104,7 @@ class FullSort(LipschitzLayer):
 
 
 class Householder(LipschitzLayer):
-    """Reflection of channel pairs across a learned line: 1-Lipschitz in l2 only (in l1 and linf up to
-    sqrt(2)).
+    """Reflection of channel pairs across a learned line: 1-Lipschitz in l2 (elsewhere up to sqrt(2)).
 
     Starts as (max, min). Args: ``channels``, even; ``dim``: channel axis, default 1 (0 for a vector).
     """

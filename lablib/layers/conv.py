@@ -1,5 +1,4 @@
-"""Norm-bounded 2-D convolutions. x (B, I, H, W) or (I, H, W) -> (B, O, H', W'); the norm is the one in the
-name.
+"""Norm-bounded 2-D convolutions. x (B, I, H, W) or (I, H, W) -> (B, O, H', W'), the norm in the name.
 
 Bounds hold for every image size (:mod:`lablib.ops.conv_norms`). Padding adds zeros; with stride 1 it may
 instead be circular, where 2 padding < kernel size keeps the operator a piece of a circulant one.
@@ -17,8 +16,7 @@ from lablib.ops.projections import scale_groups
 
 
 class ScaleColumns(nn.Module):
-    """Parametrization for l1: each input channel and stride phase scaled to a sum of at most 1 over all
-    outputs.
+    """Parametrization for l1: each input channel and stride phase has a sum of at most 1 over outputs.
 
     With stride s an input pixel meets only the taps of its own phase, so phases are scaled apart.
     """
@@ -125,9 +123,7 @@ class _Conv2d(LipschitzLayer):
 
 
 class LInfConv2d(_Conv2d):
-    """Sum of |K| over (I, k, k) at most 1 per output channel: 1-Lipschitz in linf, exactly for the stored
-    weights.
-    """
+    """Sum of |K| over (I, k, k) at most 1 per output channel: 1-Lipschitz in linf, exactly."""
 
     norms = ("linf",)
 
@@ -164,8 +160,7 @@ class SpectralConv2d(_Conv2d):
 
 
 class OrthonormalConv2d(_Conv2d):
-    """Orthonormal convolution: 1-Lipschitz in l2; norm-preserving for circular padding, or patches, where O
-    >= I s^2.
+    """Orthonormal convolution: 1-Lipschitz in l2; keeps norms with circular padding or patches if O >= I s^2.
 
     ``kernel_size`` must be a multiple of ``stride``; equal to it, the layer maps patches apart from one
     another. With O < I s^2 it is the adjoint of a norm-preserving map. Built by block convolution

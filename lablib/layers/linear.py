@@ -47,9 +47,7 @@ class ScaleSpectral(nn.Module):
 
 
 class ShrinkRounding(nn.Module):
-    """Parametrization on top of an orthonormal one: scale its rounding error away, so that the norm is at
-    most 1.
-    """
+    """Parametrization on top of an orthonormal one: scale its rounding error away."""
 
     def forward(self, weight: Tensor) -> Tensor:
         return shrink_matrix(weight)
@@ -81,8 +79,7 @@ class _Linear(LipschitzLayer):
 
 
 class LInfLinear(_Linear):
-    """Rows of l1 norm at most 1: 1-Lipschitz in linf, exactly (in rational arithmetic) for the stored
-    weights.
+    """Rows of l1 norm at most 1: 1-Lipschitz in linf, exactly for the stored weights.
 
     Args:
         constraint: ``"scale"``, w / max(1, ||w||_1), or ``"project"``, onto the l1 ball (sparse rows).
@@ -114,8 +111,7 @@ class L1Linear(_Linear):
 
 
 class SpectralLinear(_Linear):
-    """Largest singular value at most 1: 1-Lipschitz in l2. W / max(1, ||W||_2), with a proven ||W||_2 each
-    time.
+    """Largest singular value at most 1: 1-Lipschitz in l2. W / max(1, proven ||W||_2).
 
     Costs an eigenvalue problem of the shorter side per forward; wrap steps that read the weight more than
     once in ``torch.nn.utils.parametrize.cached()``.

@@ -1,6 +1,4 @@
-"""Chains that know their norm and constant: LipschitzSequential, ConvexResidual, and the table of torch's own
-layers.
-"""
+"""Chains that know their norm and constant: LipschitzSequential, ConvexResidual, torch's own layers."""
 
 import math
 from collections.abc import Callable

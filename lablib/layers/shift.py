@@ -9,8 +9,7 @@ from lablib.ops.sorting import channel_dim
 
 
 class MeanShift(LipschitzLayer):
-    """Subtract the running mean per channel: no scale, no bias. Source: SortNet paper (arXiv 2210.01787),
-    appendix.
+    """Subtract the running mean per channel: no scale, no bias (SortNet paper, arXiv 2210.01787).
 
     In evaluation mode a translation: 1-Lipschitz in every norm. In training mode it subtracts the mean of the
     batch (the gradient flows through it), so samples of a batch depend on one another: the guarantee, per

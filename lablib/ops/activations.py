@@ -7,8 +7,7 @@ from lablib.ops.sorting import channel_dim
 
 
 def householder(x: Tensor, angle: Tensor, dim: int | None = None) -> Tensor:
-    r"""Reflect each consecutive pair of channels (a, b) that lies on the negative side of a line, keep it
-    otherwise.
+    r"""Reflect each consecutive pair of channels (a, b) on the negative side of a line, keep the others.
 
         (a, b)                                      if a sin(t/2) - b cos(t/2) > 0
         (a cos t + b sin t, a sin t - b cos t)      else
@@ -57,7 +56,5 @@ def per_channel(values: Tensor, x: Tensor, dim: int | None = None) -> Tensor:
 
 
 def leaky(x: Tensor, slope: Tensor, dim: int | None = None) -> Tensor:
-    """Return x where x >= 0 and slope x elsewhere; ``slope`` (1,) or one per channel (C,). Slopes are not
-    bounded here.
-    """
+    """Return x where x >= 0 and slope x elsewhere; ``slope`` (1,) or (C,), one per channel, of any size."""
     return torch.where(x < 0, x * per_channel(slope, x, dim), x)

@@ -34,9 +34,7 @@ def to_phases(kernel: Tensor, stride: Stride) -> Tensor:
 
 
 def from_phases(phases: Tensor, stride: Stride) -> Tensor:
-    """Undo :func:`to_phases` for a kernel size that the stride divides: (O, I s s, q, q) to (O, I, q s, q
-    s).
-    """
+    """Undo :func:`to_phases` where the stride divides the kernel size: (O, I s s, q, q) to (O, I, q s, q s)."""
     s_h, s_w = _pair(stride)
     out, channels, q_h, q_w = phases.shape
     split = phases.reshape(out, channels // (s_h * s_w), s_h, s_w, q_h, q_w)
@@ -83,8 +81,7 @@ def bound_conv_spectral(kernel: Tensor, stride: Stride = 1, grid: int | None = N
     Args:
         kernel: (O, I, k_h, k_w).
         stride: one number or (s_h, s_w).
-        grid: N; default 8 per degree, at most 1.02 per dimension above the true norm. More is tighter and
-        slower.
+        grid: N; default 8 per degree, within 2 % of the norm per axis. More is tighter and slower.
 
     Raises:
         ValueError: for a kernel of another rank, or a grid so coarse that the cosine is not positive.

@@ -30,15 +30,12 @@ def check_norm(norm: str) -> str:
 
 
 def absolute_sums(weight: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Return the float64 sums of |weight| over ``dim`` (kept as size 1), as computed, without any
-    allowance.
-    """
+    """Return the float64 sums of |weight| over ``dim`` (kept as size 1), without an allowance."""
     return weight.double().abs().sum(dim, keepdim=True)
 
 
 def bound_matrix_norm(weight: Tensor, norm: str) -> Tensor:
-    """Return a proven bound of the operator norm of ``weight`` (..., O, I) from ``norm`` to ``norm``, shape
-    (...).
+    """Return a proven bound of the operator norm of ``weight`` (..., O, I) in ``norm``, shape (...).
 
     Raises:
         ValueError: for an unknown norm, or a tensor with fewer than two dimensions.
@@ -71,8 +68,7 @@ def bound_spectral_norm(weight: Tensor) -> Tensor:
 
 
 def bound_near_orthonormal(weight: Tensor) -> Tensor:
-    """Return a proven bound of the spectral norm that is cheap, and tight when rows or columns are
-    orthonormal.
+    """Return a proven bound of the spectral norm: cheap, and tight for orthonormal rows or columns.
 
     ||W||_2^2 = ||G||_2 <= 1 + ||G - I||_F with G the Gram matrix of the shorter side.
     """

@@ -1,6 +1,4 @@
-"""Weights with a spectral norm of at most 1: exact orthonormal blocks, and the last rounding error scaled
-away.
-"""
+"""Weights with a spectral norm of at most 1: orthonormal blocks, their rounding error scaled away."""
 
 import torch
 from torch import Tensor
@@ -10,8 +8,7 @@ from lablib.ops.norms import bound_near_orthonormal, bound_spectral_norm
 
 
 def cayley(free: Tensor) -> Tensor:
-    """Return (1 + S)^-1 (1 - S) with S = (A - A^T) / 2: orthogonal for every real square ``free`` = A (...,
-    n, n).
+    """Return (1 + S)^-1 (1 - S) with S = (A - A^T) / 2: orthogonal for every real A = ``free`` (..., n, n).
 
     Smooth and defined everywhere, since 1 + S is never singular. At n = 1024 in float32 it is seven times
     faster than the matrix exponential, and closer to orthogonal; Bjorck iterations stopped early are far from
@@ -23,9 +20,7 @@ def cayley(free: Tensor) -> Tensor:
 
 
 def shrink_matrix(weight: Tensor) -> Tensor:
-    """Return ``weight`` (O, I), orthonormal up to rounding, scaled so that its true spectral norm is at most
-    1.
-    """
+    """Return ``weight`` (O, I), orthonormal up to rounding, scaled to a true spectral norm of at most 1."""
     with torch.no_grad():
         scale = 1.0 / (bound_near_orthonormal(weight) + _cast_error(weight[:, :, None, None]))
     return (weight.double() * scale).to(weight.dtype)
@@ -83,8 +78,10 @@ def _append_two_taps(kernel: Tensor, projector: Tensor, axis: int) -> Tensor:
 
 
 def _cast_error(kernel: Tensor) -> Tensor:
-    """Bound what rounding the scaled kernel to its dtype adds: entries move by eps/2, so the norm by at most
-    eps/2 sum_t ||K_t||_F (doubled here; it also covers the rounding of the scaling itself)."""
+    """Bound what rounding the scaled kernel to its dtype adds to the norm.
+
+    Entries move by eps/2, so the norm by at most eps/2 sum_t ||K_t||_F. Doubled: that covers the scaling itself.
+    """
     return (
         torch.finfo(kernel.dtype).eps * torch.linalg.matrix_norm(kernel.detach().double(), dim=(0, 1)).sum()
     )

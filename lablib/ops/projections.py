@@ -13,8 +13,7 @@ from lablib.ops.rounding import target_below_one
 
 
 def scale_groups(weight: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Scale each group of entries, those that share an index outside ``dim``, to a sum of absolute values <=
-    1.
+    """Scale each group of entries (equal indices outside ``dim``) to a sum of absolute values <= 1.
 
         w / max(1, sum |w|)
 

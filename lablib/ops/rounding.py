@@ -20,8 +20,7 @@ def sum_allowance(terms: int) -> float:
 
 
 def target_below_one(terms: int, dtype: torch.dtype) -> float:
-    """Return c < 1 such that nonnegative terms scaled in float64 to a computed sum of c, then rounded to
-    ``dtype``, have a true sum of at most 1.
+    """Return c < 1: terms scaled in float64 to a sum of c and rounded to ``dtype`` truly sum to at most 1.
 
     Rounding to ``dtype`` moves each term by a relative eps/2 or, among the subnormal numbers, by half their
     spacing.

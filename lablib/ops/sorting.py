@@ -5,8 +5,7 @@ from torch import Tensor
 
 
 def channel_dim(x: Tensor, dim: int | None = None) -> int:
-    """Return the channel axis as a number >= 0: ``dim`` if given, else 1 as in torch's batch norm (0 for a
-    vector).
+    """Return the channel axis as a number >= 0: ``dim`` if given, else 1 as in batch norm (0 for a vector).
 
     Raises:
         ValueError: for a scalar or a ``dim`` that ``x`` does not have.

@@ -11,8 +11,7 @@ LIMITS = (0.2, 4.0)  # of the axis; larger ratios are drawn as arrows with their
 
 
 def constants_against_claims(rows: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> Figure:
-    """Return one panel per package: a dot per layer at measured / claimed, log scale; a cross where it
-    breaks.
+    """Return one panel per package: a dot per layer at measured / claimed, a cross where it breaks.
 
     Args:
         rows: ``package``, ``layer``, ``claim``, ``measured``, ``verdict`` ("holds" or "breaks").

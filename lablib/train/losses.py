@@ -1,6 +1,4 @@
-"""Losses on logits (B, C) or scalar outputs (B,): functions, mean over the batch. Constants are in the
-logits.
-"""
+"""Losses on logits (B, C) or scalar outputs (B,): functions, mean over the batch."""
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +6,7 @@ from torch import Tensor
 
 
 def multi_margin(logits: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Return mean_b max(0, margin - (f_y - max_{j != y} f_j)) / margin: 1 at the boundary, 0 from the margin
-    on.
+    """Return mean_b max(0, margin - (f_y - max_{j != y} f_j)) / margin: 0 from the margin on.
 
     With logits that are 1-Lipschitz in linf, margin = 2 eps asks for a certified radius of eps. Source: hinge
     form of arXiv 2102.05363, section 5.1.

@@ -16,8 +16,7 @@ def constant(value: float) -> Schedule:
 
 
 def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
-    """Return end + (start - end) (1 + cos(pi t)) / 2, t = step / steps: ``start`` at step 0, ``end`` from
-    ``steps`` on.
+    """Return end + (start - end) (1 + cos(pi t)) / 2, t = step / steps clipped to [0, 1].
 
     >>> cosine(2.0, 10)(5)
     1.0
@@ -27,8 +26,7 @@ def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
 
 
 def exponential(start: float, end: float, steps: int, begin: int = 0) -> Schedule:
-    """Return start (end / start)^t, t = (step - begin) / steps clipped to [0, 1]. Source: SortNet's p and
-    lambda.
+    """Return start (end / start)^t, t = (step - begin) / steps clipped to [0, 1].
 
     >>> round(exponential(8, 1000, 100)(100), 6)
     1000.0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lablib.experiments.batched_layers import FAMILIES, Spline
+from lablib.experiments.batched_layers import FAMILIES, LInfDistance, Spline
 from lablib.experiments.batched_networks import ROUNDING, Architecture, Schedule, cube, train
 from lablib.theory.boolean import BooleanFunction
 from lablib.theory.budget import budget
@@ -84,6 +84,14 @@ def test_a_spline_is_the_function_of_its_slopes():
     assert spline(points).ravel().numpy() == pytest.approx(
         [0, 0, 0.25, 0.5, 0, 0.125, 0.25, 0.25, 0.25], abs=1e-9
     )
+
+
+def test_a_point_on_the_centre_of_a_distance_neuron_has_a_gradient():
+    layer = LInfDistance(1, 3, 1, torch.Generator().manual_seed(0), first=True)
+    layer.centre = torch.zeros(1, 1, 3, requires_grad=True)
+    layer.anneal(0.9)
+    layer(torch.zeros(1, 3)).sum().backward()
+    assert torch.isfinite(layer.centre.grad).all()
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,16 @@ def test_a_checkpoint_of_another_config_or_a_damaged_one_is_ignored():
     assert "part" not in Checkpoint("thing", "quick", {"a": [1, 2]})
 
 
+def test_parts_stay_when_the_result_cannot_be_written():
+    parts = Checkpoint("thing", "quick", {})
+    parts["part"] = 1
+    with pytest.raises(ValueError, match="JSON"):
+        parts.finish({"radius": float("nan")})
+    assert "part" in Checkpoint("thing", "quick", {})
+    parts.finish({"radius": 0.5})
+    assert "part" not in Checkpoint("thing", "quick", {})
+
+
 def test_curves_never_pass_the_bound_with_a_standard_network():
     metrics = boolean_curves.run(TINY_CURVES)
     assert len(metrics["rows"]) == 2 * len(boolean_curves.FAMILIES) * len(boolean_curves.FUNCTIONS)

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from lablib.theory.impossibility import Certificate, CertificateError, DamagedCertificateError, check, solve
 from lablib.theory.impossibility.exact import as_integers, coarse, digest
 
-DIGEST = "digest"
-
 
 @pytest.fixture(scope="module")
 def classes():
@@ -120,7 +118,7 @@ TAMPERINGS = {
     "lambda empty": lambda c: {"budgets": ((),)},
     "lambda dropped": lambda c: {"budgets": (c.budgets[0][1:],)},
     "lambda a row too many": lambda c: {"budgets": c.budgets * 2},
-    "denominator smaller": lambda c: {"denominator": c.denominator - 1},
+    "denominator halved": lambda c: {"denominator": c.denominator // 2},
     "denominator larger": lambda c: {"denominator": c.denominator * 2},
     "denominator enormous": lambda c: {
         "denominator": c.denominator << 60,
@@ -142,9 +140,6 @@ TAMPERINGS = {
     "names missing": lambda c: {"names": ("left",)},
     "names number": lambda c: {"names": ("left", 1)},
 }
-TRUE_WHEN_SEALED = {
-    "scale"
-}  # with the digest made anew, this is another statement; its claims are wrong units
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
@@ -160,9 +155,10 @@ def test_tampering_is_refused_when_the_digest_is_forged_as_well(certificate, cla
         check(sealed(certificate, classes, **TAMPERINGS[name](certificate)), classes)
 
 
-@pytest.mark.parametrize(
-    "change", [{"names": ("right", "left")}, {"names": ("a", "b")}, {"digest": "0" * 64}, {"digest": ""}]
-)
+CHANGES = [{"names": ("right", "left")}, {"names": ("a", "b")}, {"digest": "0" * 64}, {"digest": ""}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_the_digest_covers_the_statement(certificate, classes, change):
     with pytest.raises(CertificateError, match="digest"):
         check(dataclasses.replace(certificate, **change), classes)
@@ -307,7 +303,7 @@ def test_a_damaged_file_is_refused_with_one_sentence(tmp_path, certificate):
 
 def test_saving_fails_whole(tmp_path, certificate):
     (tmp_path / "certificate.json").mkdir()
-    with pytest.raises(OSError, match="certificate.json"):
+    with pytest.raises(OSError, match=r"certificate\.json"):
         certificate.save(tmp_path / "certificate.json")
     assert [entry.name for entry in tmp_path.iterdir()] == ["certificate.json"]
 

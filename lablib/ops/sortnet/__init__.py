@@ -14,8 +14,7 @@ __all__ = ["geometric_weights", "sortnet"]
 
 
 def sortnet(x: Tensor, center: Tensor, weight: Tensor) -> Tensor:
-    """Return w_k . (the K largest of |x + b_k|, descending): shape (..., O). 1-Lipschitz in linf if every
-    ||w_k||_1 <= 1.
+    """Return w_k . (the K largest of |x + b_k|, descending), (..., O): ||w_k||_1-Lipschitz in linf.
 
     Ties keep ``torch.topk``'s choice; any choice is a valid generalised gradient. NaN in a row of ``x`` makes
     its outputs NaN (where w is not zero).

@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 FORMAT = "lablib impossibility certificate 1"
 _DECIMALS = ("lower", "upper", "half_separation")  # written beside the fractions, for readers
 _DIGITS = 9
@@ -96,6 +98,19 @@ class Certificate:
     def lower(self) -> Fraction:
         """R is at least this, so the bound cannot be improved much: min(value, half_separation)."""
         return min(self.value, self.half_separation)
+
+    def lambdas(self) -> np.ndarray:
+        """Return the budgets as float64 (rows, d), for pictures."""
+        filled = np.zeros((len(self.budgets), self.dimension))
+        for row, entries in zip(filled, self.budgets):
+            for coordinate, weight in entries:
+                row[coordinate] = weight / self.denominator
+        return filled
+
+    def heaviest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ``count`` pairs with most weight (count, 4) and their shares mu of the proof, for pictures."""
+        order = np.argsort(-np.array(self.weights), kind="stable")[:count]
+        return np.array(self.pairs)[order], np.array(self.weights)[order] / self.weight_sum
 
     @property
     def statement(self) -> dict[str, Any]:
