@@ -10,6 +10,8 @@ RECIPES: tuple[str, ...] = (
     "boolean_curves",
     "boolean_gap",
     "order_statistics",
+    "impossibility_mnist",
+    "impossibility_cifar10",
     "activation_gallery",
     "decision_boundaries",
     "sorting_depth",

@@ -1,10 +1,10 @@
 """Best trained against the bound, d = 1 to 12: standard networks climb to 1/(2d) and stop, others go past it.
 
-AND, majority and parity of d variables; every radius is the smallest margin over all 2^d vertices. No
-standard network exceeds 1/(2d), the optimum is 1/2, and an l_inf-distance network that attains 1/2 exists for
-each of them (:mod:`lablib.theory.constructions.distance_networks`): what falls short of 1/2 in the other
-families falls short by training, not by what they can represent (two layers of them; MaxMin also needs
-depth).
+AND, majority and parity of d variables; every radius is the smallest margin over all 2^d vertices. No standard
+network exceeds 1/(2d), the optimum is 1/2, and l_inf-distance networks that attain 1/2 exist for each of them
+(:mod:`lablib.theory.constructions.distance_networks`), but not at any width: two layers as built there need a
+neuron per vertex with g = 1, 2^(d-1) of them for parity. Where a family that can escape the bound falls short of 1/2,
+its fixed size or its training is to blame, not the bound.
 """
 
 import dataclasses

@@ -54,16 +54,15 @@ class ActivationExplorer:
             raise ValueError(f"no activation {first!r}; choose from {', '.join(activations)}")
         self._activations, self._study = activations, study
         self.activation = picker("activation", list(activations), first, "which one to look at")
-        self.parameters = {
-            entry.parameter.name: self._control(entry.parameter)
-            for entry in reversed(activations.values())
-            if entry.parameter
+        turnable = {
+            entry.parameter.name: entry.parameter for entry in activations.values() if entry.parameter
         }
+        self.parameters = {name: self._control(parameter) for name, parameter in turnable.items()}
         norms = activations[first].norms
         self.norm = picker("norm", norms, norms[0], "the distance between inputs; gradients take its dual")
-        self.depth = slider("depth", 6, 1, 12, 1, "layers of the random network below")
+        self.depth = slider("depth", 4, 1, 12, 1, "layers of the random network below")
         self.seed = slider("seed", 0, 0, 20, 1, "draws another network")
-        self.text, self.readout = widgets.HTML(), widgets.HTML()
+        self.hints, self.text, self.readout = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.figure = go.FigureWidget(_empty_figure())
         self.figure._config = {**self.figure._config, "displayModeBar": False}
         self.shown: Any = None
@@ -72,7 +71,7 @@ class ActivationExplorer:
         self.box = widgets.VBox(
             [
                 rows((self.activation, *self.parameters.values()), common),
-                hints((*self.parameters.values(), *common)),
+                self.hints,
                 self.text,
                 self.readout,
                 self.figure,
@@ -112,6 +111,8 @@ class ActivationExplorer:
         if self.norm.options != entry.norms:
             self.norm.options = entry.norms
             self.norm.value = kept
+        shown = [self.parameters[own]] if own else []
+        self.hints.value = hints([*shown, self.norm, self.depth, self.seed]).value
         self.text.value = entry.text
         self._answer()
 
@@ -154,7 +155,7 @@ def _readout(study: Any, relu: np.ndarray) -> str:
         f"<b>{study.title}</b>: steepest slope {slope:.2f}; budget {study.budget_before.sum():.2f} → "
         f"<b>{study.budget_after.sum():.2f}</b>; {dual} norm of the gradient after {study.depth} layers: "
         f"mean <b>{study.gradient_norms.mean():.2f}</b> (ReLU {relu.mean():.2f}), "
-        f"largest {study.gradient_norms.max():.2f}, never above 1"
+        f"largest {study.gradient_norms.max():.2f}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 
-from lablib.explore.boundary_figure import BoundaryFigure
+from lablib.explore.boundary_figure import BoundaryFigure, largest_radius
 from lablib.explore.controls import LABEL_WIDTH, WIDTH, hints, picker, rows, slider
 
 DRAWN = "your points"
@@ -168,6 +168,7 @@ class BoundaryExplorer:
         except ValueError as error:
             self.status.value = str(error)
             return
+        self.radius.max = largest_radius(self.data)
         self._forget()
 
     def _choose_architecture(self) -> None:

@@ -22,7 +22,7 @@ class BoundaryFigure:
     """
 
     def __init__(self) -> None:
-        plain = make_subplots(rows=2, cols=1, row_heights=[0.78, 0.22], vertical_spacing=0.11)
+        plain = make_subplots(rows=2, cols=1, row_heights=[0.76, 0.24], vertical_spacing=0.11)
         skip = {"hoverinfo": "skip", "showlegend": False}
         empty = {"x": [0, 1], "y": [0, 1], "z": [[0, 0], [0, 0]]}
         contour = {**empty, **skip, "showscale": False, "autocontour": False}
@@ -68,12 +68,14 @@ class BoundaryFigure:
         self._order = {name: number for number, name in enumerate([*self._traces, *below])}
         plain.update_layout(template=plotly_template(), width=640, height=720, hovermode="closest")
         plain.update_layout(margin={"l": 60, "r": 20, "t": 20, "b": 50})
-        plain.update_xaxes(title="x₁", row=1, col=1, constrain="domain", showgrid=False, zeroline=False)
+        plain.update_xaxes(
+            title="x₁", title_standoff=4, row=1, col=1, constrain="domain", showgrid=False, zeroline=False
+        )
         plain.update_yaxes(
             title="x₂", row=1, col=1, scaleanchor="x", constrain="domain", showgrid=False, zeroline=False
         )
-        plain.update_xaxes(title="certified radius", row=2, col=1, range=[0, 0.6])
-        plain.update_yaxes(title="certified<br>accuracy", row=2, col=1, range=[0, 1.05])
+        plain.update_xaxes(title="certified radius", title_standoff=8, row=2, col=1)
+        plain.update_yaxes(title="certified accuracy", row=2, col=1, range=[0, 1.05], title_font_size=12)
         self.widget = go.FigureWidget(plain)
         self.widget._config = {**self.widget._config, "displayModeBar": False, "scrollZoom": False}
 
@@ -103,7 +105,7 @@ class BoundaryFigure:
 
     def show(self, data: Any, axis: np.ndarray, field: np.ndarray, radii: np.ndarray, norm: str) -> None:
         """Show a network: axis (S,), field (S, S), certified radii (N,), 0 where classified wrongly."""
-        at = np.linspace(0, 0.6, 241)
+        at = np.linspace(0, largest_radius(data), 241)
         with self.widget.batch_update():
             self._ground(axis, field, lines=True)
             self._frame(data)
@@ -115,7 +117,7 @@ class BoundaryFigure:
 
     def mark(self, radius: float, data: Any, norm: str, trained: bool) -> None:
         """Move the dashed lines to ``radius``, and the dotted one to the best radius possible."""
-        best = data.half_separation(norm) if len(set(data.labels.tolist())) == 2 else 0.0
+        best = data.half_separation(norm) if _both_classes(data) else 0.0
         with self.widget.batch_update():
             for name, level in (("inner", -radius), ("outer", radius)):
                 trace = self.trace(name)
@@ -133,6 +135,7 @@ class BoundaryFigure:
 
     def _frame(self, data: Any) -> None:
         self.widget.layout.xaxis.range = self.widget.layout.yaxis.range = data.frame
+        self.widget.layout.xaxis2.range = (0, largest_radius(data))
 
     def _path(self, name: str, path: np.ndarray) -> None:
         trace = self.trace(name)
@@ -143,6 +146,15 @@ class BoundaryFigure:
         trace = self.trace(f"points {label}")
         trace.x, trace.y = data.points[chosen].T
         trace.marker.symbol = np.where(right[chosen], ("circle", "square")[label], "x")
+
+
+def largest_radius(data: Any) -> float:
+    """Return where the radius axis ends: four times the best radius for all points, and at most 0.6."""
+    return min(0.6, round(4 * data.half_separation("linf") + 0.02, 2)) if _both_classes(data) else 0.6
+
+
+def _both_classes(data: Any) -> bool:
+    return 0 < data.labels.sum() < len(data.labels)
 
 
 def _dashed(contour: dict[str, Any]) -> go.Contour:

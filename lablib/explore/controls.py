@@ -49,7 +49,7 @@ def rows(*lines: Sequence[widgets.Widget]) -> widgets.VBox:
 def hints(controls: Sequence[widgets.Widget]) -> widgets.HTML:
     """Return the hints of all controls as text: a handle shows none, and a reader may have no mouse."""
     parts = [f"<b>{control.description}</b> {control.tooltip}" for control in controls]
-    return widgets.HTML(f"<small>{'; '.join(parts)}.</small>")
+    return widgets.HTML(f'<div style="line-height:1.3"><small>{"; ".join(parts)}.</small></div>')
 
 
 def watch(controls: Sequence[widgets.Widget], answer: Callable[[], None]) -> None:

@@ -192,8 +192,9 @@ def _counts(axes: Axes, summary: Sequence[Mapping[str, Any]]) -> None:
     """Write the counts as a table whose columns stand under the groups of the panel above."""
     axes.set(xlim=(-0.5, len(summary) - 0.5), ylim=(-3.6, 0.6))
     axes.axis("off")
-    for line, key in enumerate(("functions", "closed", "reached", "open")):
-        axes.text(-0.55, -line, key, ha="right", va="center", fontsize=8.5)
+    names = {"functions": "functions", "closed": "closed", "reached": "trained to it", "open": "open"}
+    for line, (key, name) in enumerate(names.items()):
+        axes.text(-0.55, -line, name, ha="right", va="center", fontsize=8.5)
         for position, entry in enumerate(summary):
             text = str(entry[key])
             bold = "bold" if key == "open" and entry[key] else "normal"

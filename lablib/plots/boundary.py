@@ -95,9 +95,8 @@ def draw_grid(panels: Sequence[Sequence[Mapping[str, Any]]], norm: str) -> Figur
     if not panels or not panels[0]:
         raise ValueError("nothing to draw; give at least one row with one panel")
     rows, columns = len(panels), len(panels[0])
-    with theme():
+    with theme(**{"figure.dpi": 90}):  # the pixels of the rasterised panels inside the SVG
         figure = new_figure(1.75 * columns + 0.3, 1.95 * rows + 0.2)
-        figure.set_dpi(125)
         axes = figure.subplots(rows, columns, squeeze=False)
         for row, line in zip(axes, panels, strict=True):
             for axis, panel in zip(row, line, strict=True):
@@ -114,7 +113,7 @@ def draw_grid(panels: Sequence[Sequence[Mapping[str, Any]]], norm: str) -> Figur
                 axis.set(xticks=[], yticks=[], xlabel="", ylabel="")
                 certified = panel["radii"][panel["radii"] > 0]
                 mean = certified.mean() if len(certified) else 0.0
-                axis.set_xlabel(f"radius {mean:.2f} · {panel['seconds']:.0f} s", fontsize=8.5)
+                axis.set_xlabel(f"radius {mean:.2f} · {panel['seconds']:.1f} s", fontsize=8.5)
             row[0].set_ylabel(f"{line[0]['data'].name}", fontsize=10)
         for axis, panel in zip(axes[0], panels[0], strict=True):
             axis.set_title(panel["title"], fontsize=9.5)
@@ -134,17 +133,18 @@ def draw_curves(
     if not curves:
         raise ValueError("nothing to draw; give at least one data set")
     with theme():
-        figure = new_figure(1.9 * len(curves) + 0.6, 2.9)
+        figure = new_figure(1.9 * len(curves) + 0.6, 3.1)
         axes = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
         for axis, (name, lines) in zip(axes, curves.items(), strict=True):
             top = max([1.1 * best[name]] + [1.05 * float(np.max(radii)) for radii in lines.values()])
             for number, (label, radii) in enumerate(lines.items()):
                 _curve(axis, radii, top, COLOURS[number], DASHES[number % len(DASHES)], label)
-            axis.axvline(best[name], color="#404040", linewidth=1, linestyle="dotted")
+            half = {"color": "#404040", "linewidth": 1, "linestyle": (0, (1, 2))}
+            axis.axvline(best[name], label="half the class distance", **half)
             axis.set(title=name, xlabel=f"{_sign(norm)} radius")
         axes[0].set_ylabel("certified accuracy")
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -60,28 +60,3 @@ def draw_layer(
     axes.set_xticks(neurons if len(neurons) <= 8 else neurons[::4], minor=False)
     axes.set_xticklabels([str(k + 1) for k in axes.get_xticks()])
     axes.set_xlim(-0.6, len(neurons) - 0.4)
-
-
-def share_figure(budgets: Sequence[np.ndarray], names: Sequence[str], title: str) -> Figure:
-    """Return, for the single output of several networks, its budget as one stacked bar each.
-
-    Args:
-        budgets: (d,) each.
-        names: one per network.
-        title: above the figure.
-    """
-    with theme():
-        figure = new_figure(6.4, 0.9 + 0.5 * len(budgets))
-        axes = figure.subplots()
-        for row, shares in enumerate(budgets):
-            left = 0.0
-            for j, share in enumerate(np.asarray(shares, float)):
-                axes.barh(row, share, 0.66, left=left, color=COLOURS[j % len(COLOURS)], edgecolor="white")
-                left += share
-        axes.axvline(LIMIT, color="black", linewidth=1, linestyle="dashed")
-        axes.set(
-            yticks=range(len(names)), yticklabels=names, xlabel="budget of the output, by input", title=title
-        )
-        axes.invert_yaxis()
-        axes.grid(False, axis="y")
-    return figure

@@ -151,7 +151,7 @@ def depth_curves(curves: Sequence[Mapping[str, Any]], names: Sequence[str]) -> F
         axes[0].set_ylabel("radius")
         axes[0].legend(title="$R_M$; thin: half separation", title_fontsize=8, loc="lower right")
         figure.suptitle(
-            "The bound doubles with each MaxMin layer; below half the separation (thin line) it forbids",
+            "Each sort of G neurons multiplies the bound by G, until half the separation (thin) caps it",
             fontsize=10.5, x=0.01, ha="left",
         )  # fmt: skip
         for axis in axes:

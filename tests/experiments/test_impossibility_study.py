@@ -2,6 +2,7 @@
 
 import dataclasses
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_run_resume_and_draw(recipe, tmp_path, monkeypatch):
         ]
         assert curve["points"][-1]["lower"] == decimal_down(Fraction(curve["half_separation"]))
         assert curve["points"][-2]["upper"] < curve["half_separation"]
-    assert {path.suffix for path in map(lambda p: tmp_path / p, recipe.redraw("quick"))} == {".svg", ".png"}
+    assert {path.suffix for path in map(Path, recipe.redraw("quick"))} == {".svg", ".png"}
 
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "certificates").iterdir()}
     broken = folder / "certificates" / "digits_0_9.json"
@@ -109,7 +110,7 @@ def test_a_quick_run_falls_back_to_the_bundled_digits_and_says_so(recipe, tmp_pa
     metrics, _ = impossibility_study.run_study(dataclasses.replace(sizes["quick"], limit=10))
     assert metrics["data"] == "digits"
     assert "digits" in capsys.readouterr().out
-    with pytest.raises(OSError, match="mnist|MNIST|idx"):
+    with pytest.raises(OSError, match="digits"):
         impossibility_study.load("mnist", download=False)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lablib.plots import boolean as draw
-from lablib.plots.budget import flow_figure, share_figure
+from lablib.plots.budget import flow_figure
 from lablib.theory.boolean import BooleanFunction
 
 
@@ -64,4 +64,3 @@ def test_bars_stack_to_the_budget():
     assert diamonds.get_offsets()[:, 1].tolist() == pytest.approx([0.3, 0.1])
     with pytest.raises(ValueError, match="no layer"):
         flow_figure([])
-    assert len(share_figure([np.array([0.5, 0.5])], ["one"], "t").axes[0].patches) == 2

@@ -11,10 +11,11 @@ Two classes need one budget only: r depends on lambda^1 + lambda^2, and the mean
 (HiGHS); its optimum is an upper bound, its dual mu the proof. Ask the oracle for the pairs that a budget violates
 most; its minimum over *all* pairs is a lower bound. Add those pairs. Stop when the bounds meet.
 
-*Four things make it fast.* The optimum of a small program is an extreme point that many pairs violate, so the oracle
+*Five things make it fast.* The optimum of a small program is an extreme point that many pairs violate, so the oracle
 is asked at a mixture of the best budget so far and the new one (in-out separation; Ben-Ameur and Neto, Networks 49,
-2007). Pairs that stay slack leave the program. The oracle sees only coordinates with budget, and only pairs below
-the upper bound. And a program on a few hundred points per class comes first: its solution is a good start.
+2007). Pairs that stay slack leave the program. Coordinates without budget are not in it (:mod:`.program`), and the
+oracle does not see them, nor pairs above the upper bound. And a program on a few hundred points per class comes
+first: its solution is a good start.
 
 *Exactness.* The search is in floats; the certificate is not. mu and lambda are rounded to integers and their bounds
 computed exactly, so that rounding costs tightness (about 1e-6) and never truth.
@@ -27,18 +28,18 @@ from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import csr_array, hstack, vstack
+from scipy.sparse import csr_array, hstack
 
 from lablib.theory.impossibility.certificate import Certificate, budget_of, budget_rows
 from lablib.theory.impossibility.check import difference, dual_bound
 from lablib.theory.impossibility.exact import as_integers, coarse, digest, read_classes
 from lablib.theory.impossibility.oracle import nearest, nearest_linf, weigh
+from lablib.theory.impossibility.program import maximise
 
 _WEIGHT_SUM = 1 << 40  # mu = integers / this
 _DENOMINATOR = 1 << 24  # lambda = integers / this
 _MIXTURE = 0.3  # share of the best budget in the next question to the oracle
-_NEW_PAIRS = 300  # per round
+_NEW_PAIRS = 150  # per round
 _PATIENCE = 3  # rounds for which a slack pair stays
 _START = 600  # points per class in the first stage
 _FAR = 1e30  # above any distance, and finite
@@ -158,6 +159,7 @@ class _Search:
         self.best = np.full((self.rows, width), min(1.0, budget / width))
         self.pairs = np.zeros((0, 4), dtype=np.int64)
         self.mass = np.zeros(0)
+        self.active = np.zeros(self.rows * width, dtype=bool)
         self.rounds, self.oracle_seconds, self.program_seconds = 0, 0.0, 0.0
 
     def begin_with(self, certificate: Certificate) -> None:
@@ -182,7 +184,8 @@ class _Search:
         idle = np.zeros(len(self.pairs), dtype=int)
         while True:
             self.rounds += 1
-            upper, new, slack, self.mass = self._solve_program()
+            optimum = self._solve_program()
+            upper, new, self.mass = optimum.radius, optimum.budgets, optimum.mass
             if self.progress:
                 self.progress(self.rounds, value * self.unit, upper * self.unit)
             done = upper - value <= tolerance * upper or value * self.unit >= enough
@@ -199,7 +202,7 @@ class _Search:
                     break
             if not len(fresh) and upper - value > tolerance * upper:
                 return  # float32 cannot tell the bounds apart any further; they are exact in the certificate
-            idle = np.where(slack > 1e-7, idle + 1, 0)
+            idle = np.where(optimum.slack > 1e-7, idle + 1, 0)
             kept = idle < _PATIENCE
             if len(fresh):
                 self.pairs = np.concatenate([self.pairs[kept], fresh])
@@ -235,38 +238,21 @@ class _Search:
         return np.array(fresh[:_NEW_PAIRS], dtype=np.int64).reshape(-1, 4)
 
     def _solve_program(self):
-        """Solve the linear program on the pairs in play: (optimum, budgets, slack per pair, mu)."""
+        """Solve the linear program on the pairs in play."""
         began = time.perf_counter()
-        count, width = len(self.pairs), self.best.shape[1]
         y, a, z, b = self.pairs.T
-        apart = np.empty((count, width))
+        apart = np.empty((len(self.pairs), self.best.shape[1]), dtype=np.float32)
         for c, d in {(int(p), int(q)) for p, q in zip(y, z)}:
             chosen = (y == c) & (z == d)
             apart[chosen] = np.abs(self.points[c][a[chosen]] - self.points[d][b[chosen]])
         if self.rows == 1:
-            matrix = np.hstack([-apart / 2, np.ones((count, 1))])
+            worth = apart.astype(np.float64) / 2
         else:
-            blocks = [
-                csr_array(np.where(((y == r) | (z == r))[:, None], -apart / 4, 0)) for r in range(self.rows)
-            ]
-            matrix = hstack([*blocks, csr_array(np.ones((count, 1)))], format="csr")
-        sums = np.kron(np.eye(self.rows), np.ones((1, width)))
-        sums = np.hstack([sums, np.zeros((self.rows, 1))])
-        matrix = (
-            np.vstack([matrix, sums]) if self.rows == 1 else vstack([matrix, csr_array(sums)], format="csr")
-        )
-        found = linprog(
-            -np.eye(1, self.rows * width + 1, self.rows * width)[0],
-            A_ub=matrix,
-            b_ub=np.concatenate([np.zeros(count), np.full(self.rows, float(self.budget))]),
-            bounds=[(0, 1)] * (self.rows * width) + [(None, None)],
-            method="highs",
-        )
-        if found.status != 0:
-            raise RuntimeError(f"HiGHS stopped: {found.message}")
-        budgets = np.clip(found.x[:-1].reshape(self.rows, width), 0, 1)
+            involved = [((y == r) | (z == r))[:, None] for r in range(self.rows)]
+            worth = hstack([csr_array(np.where(mask, apart, 0) / 4) for mask in involved], format="csr")
+        optimum = maximise(worth, self.rows, self.budget, self.active)
         self.program_seconds += time.perf_counter() - began
-        return found.x[-1], budgets, found.slack[:count], np.maximum(-found.ineqlin.marginals[:count], 0)
+        return optimum
 
     def rounded_dual(self):
         """Return the pairs with weight and their integer weights, which sum to about ``_WEIGHT_SUM``."""
