@@ -10,30 +10,18 @@ exactly.
 Shapes: P networks, B points, d inputs, n_l neurons of layer l.
 """
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from lablib.experiments.batched_layers import FAMILIES, Layer, build_layers, make_feasible
+from lablib.experiments.threads import one_thread
 
 ROUNDING = 1e-12  # float64 forward errors of these networks stay below 1e-14; the radius gives this much away
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread inside: products this small are slower on two, many times so on a busy
-    machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""(to be described)"""
+"""The notebooks' widgets: sliders over :mod:`lablib.plots`, each with a static default beside it."""

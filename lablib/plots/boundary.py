@@ -95,7 +95,7 @@ def draw_grid(panels: Sequence[Sequence[Mapping[str, Any]]], norm: str) -> Figur
     if not panels or not panels[0]:
         raise ValueError("nothing to draw; give at least one row with one panel")
     rows, columns = len(panels), len(panels[0])
-    with theme(**{"figure.dpi": 90}):  # the pixels of the rasterised panels inside the SVG
+    with theme(**{"figure.dpi": 85}):  # the pixels of the rasterised panels inside the SVG
         figure = new_figure(1.75 * columns + 0.3, 1.95 * rows + 0.2)
         axes = figure.subplots(rows, columns, squeeze=False)
         for row, line in zip(axes, panels, strict=True):
