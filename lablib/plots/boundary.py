@@ -81,7 +81,7 @@ def draw_boundary(
         top = max(1.15 * best, float(np.max(radii, initial=0.0)) * 1.1, 1e-3)
         _curve(lower, radii, top, COLOURS[0], "solid", None)
         lower.axvline(best, color="#404040", linewidth=1, linestyle="dotted")
-        lower.text(best, 1.02, "best possible ", ha="right", va="bottom", fontsize=8.5)
+        lower.text(best, 1.02, "half the class distance ", ha="right", va="bottom", fontsize=8.5)
         lower.axvline(radius, color="#404040", linewidth=1, linestyle="dashed")
         lower.set(xlabel=f"{_sign(norm)} radius", ylabel="certified accuracy")
     return figure

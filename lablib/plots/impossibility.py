@@ -69,8 +69,10 @@ def budget_gallery(budgets: np.ndarray, titles: Sequence[str], columns: int = 9)
     """Draw the best budgets lambda (n, C, H, W) as images, channels added up, each on its own scale."""
     columns = min(columns, len(budgets))
     lines = -(-len(budgets) // columns)
+    if max(map(len, titles)) > 10:  # names as well as digits fit above their picture
+        titles = [title.replace("–", "–\n") for title in titles]
     with theme():
-        figure = new_figure(7.0, 0.6 + lines * (7.0 / columns + 0.17))
+        figure = new_figure(7.0, 0.6 + lines * (7.0 / columns + 0.3))
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for axis, budget, title in zip(axes, budgets, titles):
             axis.imshow(budget.sum(axis=0), cmap=SEQUENTIAL, vmin=0)

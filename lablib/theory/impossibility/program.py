@@ -7,7 +7,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, vstack
 
 _NEW_COLUMNS = 150  # per pass and logit; one or two hundred coordinates carry the budget
-_PRICE = 1e-5  # a coordinate worth more than its price by less than this part of it stays out
+_PRICE = 1e-6  # a coordinate worth more than its price by less than this part of it stays out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def maximise(worth: np.ndarray | csr_array, rows: int, budget: int, active: np.n
             A_ub=matrix.tocsc(),
             b_ub=np.concatenate([np.zeros(count), np.full(rows, float(budget))]),
             bounds=[(0, 1)] * len(columns) + [(None, None)],
-            method="highs",
+            method="highs-ds" if rows == 1 else "highs-ipm",  # measured: 1.3 and 3 times as fast as the other
         )
         if found.status != 0:
             raise RuntimeError(f"HiGHS stopped: {found.message}")
