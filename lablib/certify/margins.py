@@ -28,11 +28,12 @@ def bound_radius_scalar(outputs, labels, lipschitz: float = 1.0, slack: float = 
         (B,) float64, in the norm in which f is L-Lipschitz.
 
     Raises:
-        ValueError: for shapes that do not match, NaN, or a constant that is not positive.
+        ValueError: for shapes that do not match, other labels, outputs that are not finite, or a constant
+            that is not positive.
     """
     f = _finite(outputs, "outputs")
     f = f.reshape(len(f)) if f.ndim == 2 and f.shape[1] == 1 else f
-    positive = np.asarray(_numpy(labels)) > 0
+    positive = _positive(labels)
     if f.ndim != 1 or positive.shape != f.shape:
         raise ValueError(f"outputs (B,) and labels (B,) expected, got shapes {f.shape} and {positive.shape}")
     signed = np.where(positive, f, -f)
@@ -58,12 +59,12 @@ def bound_radius_logits(
         (B,) float64.
 
     Raises:
-        ValueError: for shapes that do not match, labels out of range, NaN, or a constant that is not
-        positive.
+        ValueError: for shapes that do not match, labels out of range, logits that are not finite, or a
+            constant that is not positive.
     """
     check_norm(norm)
     f = _finite(logits, "logits")
-    y = np.asarray(_numpy(labels))
+    y = _real(labels, "labels")
     if f.ndim != 2 or f.shape[1] < 2 or y.shape != f.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(
             f"logits (B, C >= 2) and integer labels (B,) expected, got shapes {f.shape} and {y.shape}"
@@ -89,7 +90,7 @@ def certified_accuracy(radii, epsilons) -> np.ndarray:
         epsilons: (E,) or one number, >= 0.
 
     Raises:
-        ValueError: for no samples, NaN, or negative radii.
+        ValueError: for no samples, negative radii, or numbers that are not finite.
     """
     r = np.sort(_finite(radii, "radii").reshape(-1))
     eps = _finite(epsilons, "epsilons")
@@ -106,12 +107,27 @@ def _check(lipschitz: float, slack: float) -> float:
     return float(lipschitz)
 
 
-def _numpy(values):
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+def _real(values, name: str) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        # NumPy knows no bfloat16; float64 holds every narrower float exactly.
+        values = (values.double() if values.is_floating_point() else values).numpy()
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be real numbers, got {array.dtype}")
+    return array
 
 
 def _finite(values, name: str) -> np.ndarray:
-    array = np.asarray(_numpy(values), dtype=np.float64)
-    if np.isnan(array).any():
-        raise ValueError(f"{name} contain NaN; look for the layer that made it before certifying")
+    array = _real(values, name).astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contain NaN or infinity; look for the layer that made it before certifying")
     return array
+
+
+def _positive(labels) -> np.ndarray:
+    """Return which labels are the class f > 0."""
+    y = _real(labels, "labels")
+    if not (np.isin(y, (0, 1)).all() or np.isin(y, (-1, 1)).all()):
+        raise ValueError("labels of a sign classifier are booleans, 0 and 1, or -1 and 1")
+    return y > 0

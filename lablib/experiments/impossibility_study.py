@@ -77,14 +77,14 @@ def certify(
     """
     points = [class_points(data, label, limit) for label in labels]
     names = [data.class_names[label] for label in labels]
-    kept = _kept(path, points, {"names": names, "depth": depth, "group": group}, tolerance)
+    kept = _kept(path, points, data.scale, {"names": names, "depth": depth, "group": group}, tolerance)
     if kept:
         return kept
     made = solve(
         points, names=names, scale=data.scale, depth=depth, group=group, tolerance=tolerance, start=start
     )
     began = time.perf_counter()
-    check(made, points)
+    check(made, points, scale=data.scale)
     cost = {"checked": True, "check_seconds": round(time.perf_counter() - began, 2)}
     made = dataclasses.replace(made, run=made.run | cost | {"peak_memory_mb": _peak_memory_mb()})
     made.save(path)
@@ -198,11 +198,13 @@ def _pictures(data: Dataset, made: dict, config: StudyConfig) -> dict[str, np.nd
     return arrays
 
 
-def _kept(path: Path, points: list, wanted: dict[str, Any], tolerance: float) -> Certificate | None:
+def _kept(
+    path: Path, points: list, scale: int, wanted: dict[str, Any], tolerance: float
+) -> Certificate | None:
     """Return the certificate in the file if it proves what is wanted about these points; None makes a new one."""
     try:
         kept = Certificate.load(path)
-        check(kept, points, exhaustive=False)
+        check(kept, points, scale=scale, exhaustive=False)
     except (FileNotFoundError, DamagedCertificateError, CertificateError):
         return None
     same = {"names": list(kept.names), "depth": kept.depth, "group": kept.group} == wanted

@@ -1,7 +1,8 @@
-"""How large can the certified radius of a standard network on these classes be? Prints R and writes the proof.
+"""Which radius can no standard network certify on these classes? Prints R and writes the proof.
 
-R lies between the two numbers printed; half the l_inf separation, beside it, is what a nearest-neighbour
-classifier reaches. The certificate file proves the upper one, and is checked in exact arithmetic.
+By its Lipschitz margins, no network of the kind certifies more than R on all points; half the l_inf separation,
+beside it, is what a nearest-neighbour classifier reaches. The certificate file proves R, and is checked in exact
+arithmetic. (A network's true robustness may be larger; no Lipschitz margin proves it.)
 """
 
 import argparse
@@ -38,18 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Make or check one certificate; 1 if a certificate is refused."""
     from lablib.theory.impossibility import Certificate, CertificateError
+    from lablib.theory.impossibility.check import check_form
 
     points, title, scale = _read(args)
     if args.check:
         certificate = Certificate.load(args.check)
-        classes = _named_in(certificate, points, args)
-        print(f"{args.check}: {' against '.join(certificate.names)}, {_networks(certificate)}")
-        _print_bounds(certificate)
         try:
-            _check(certificate, classes)
+            check_form(certificate)
+            classes = _named_in(certificate, points, args)
+            _check(certificate, classes, scale)
         except CertificateError as error:
             print(error)
             return 1
+        sides = [f"{name} (first {size:,})" for name, size in zip(certificate.names, certificate.sizes)]
+        print(f"{args.check}: {' against '.join(sides)}, {_networks(certificate)}")
+        _print_bounds(certificate)
         return 0
     if len(points) < 2:
         raise ValueError("give at least two classes")
@@ -65,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     stem = "_".join([title, *points]) if len(points) < 6 else f"{title}_{len(points)}_classes"
     path = certificate.save(args.out or f"impossible_{stem}.json")
     print(f"written: {path}")
-    _check(certificate, list(points.values()))
+    _check(certificate, list(points.values()), scale)
     return 0
 
 
@@ -106,6 +110,7 @@ def _name(word: str, names: dict[str, Any]) -> str:
 def _read_npz(path: Path) -> tuple["np.ndarray", "np.ndarray"]:
     """Read arrays x and y; every way in which that fails is one sentence."""
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -114,18 +119,19 @@ def _read_npz(path: Path) -> tuple["np.ndarray", "np.ndarray"]:
             if not {"x", "y"} <= set(getattr(stored, "files", ())):
                 raise ValueError("it needs arrays named x and y: numpy.savez(FILE, x=points, y=labels)")
             x, y = stored["x"], stored["y"]
+        y = y.astype(str) if y.dtype.kind == "S" else y
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} does not exist; give the path of an .npz file with x and y"
         ) from None
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, TypeError) as error:
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error, TypeError) as error:
         raise ValueError(f"{path} cannot be used: {error}") from None
     if x.ndim < 2 or y.shape != x.shape[:1] or y.dtype.kind not in "iubUS" or not len(y):
         raise ValueError(
             f"{path} holds x {x.dtype} {x.shape} and y {y.dtype} {y.shape}; give x (points, ...) with one label, "
             "an integer or a string, per point in y (points,)"
         )
-    return x, y.astype(str) if y.dtype.kind == "S" else y
+    return x, y
 
 
 def _solve(points: dict[str, "np.ndarray"], scale: int | None, args: argparse.Namespace) -> "Certificate":
@@ -153,14 +159,12 @@ def _solve(points: dict[str, "np.ndarray"], scale: int | None, args: argparse.Na
 
 def _named_in(certificate: "Certificate", points: dict, args: argparse.Namespace) -> list["np.ndarray"]:
     """Return the points the certificate speaks of: its classes, the first so many of each."""
-    from lablib.theory.impossibility import CertificateError
-
     if missing := [name for name in certificate.names if name not in points]:
-        raise CertificateError(f"{args.check} is about a class {missing[0]!r}, which these data do not have")
+        raise ValueError(f"{args.check} is about a class {missing[0]!r}, which these data do not have")
     return [points[name][:size] for name, size in zip(certificate.names, certificate.sizes)]
 
 
-def _check(certificate: "Certificate", classes: list["np.ndarray"]) -> None:
+def _check(certificate: "Certificate", classes: list["np.ndarray"], scale: int | None) -> None:
     """Check exactly, every pair included, and say so."""
     from tqdm import tqdm
 
@@ -173,7 +177,7 @@ def _check(certificate: "Certificate", classes: list["np.ndarray"]) -> None:
             bar.total = total
             bar.update(seen - bar.n)
 
-        checked = check(certificate, classes, progress=progress)
+        checked = check(certificate, classes, scale=scale, progress=progress)
     seconds = time.perf_counter() - began
     print(f"checked in exact arithmetic: proof accepted, {checked.pairs:,} pairs looked at, {seconds:.1f} s")
 
@@ -189,5 +193,7 @@ def _print_bounds(certificate: "Certificate") -> None:
     from lablib.experiments.impossibility_study import decimal_down, decimal_up
 
     lower, upper = decimal_down(certificate.lower), decimal_up(certificate.upper)
-    print(f"certified radius R:         {lower:.6f} .. {upper:.6f}")
+    print(f"R, more certifies none:     {upper:.6f}  (this argument proves no less than {lower:.6f})")
     print(f"half the l_inf separation:  {float(certificate.half_separation):.6f}")
+    if len(certificate.names) > 2:
+        print("with more than two classes, for radius = (f_y - max f_j) / 2 and each logit 1-Lipschitz")

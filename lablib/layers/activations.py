@@ -1,11 +1,14 @@
-"""Activations with a proven constant. Channels are axis 1 as in batch norm (the only axis of a vector)."""
+"""Activations with a proven constant. Channels are axis 1 as in batch norm (the only axis of a vector).
+
+So an image needs its batch axis: of (C, H, W), axis 1 would be the height.
+"""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from lablib.layers.base import LipschitzLayer, check_channels, constrain, exact
+from lablib.layers.base import ALL_NORMS, Constraint, Fixed, LipschitzLayer, check_channels, constrain, exact
 from lablib.ops.activations import householder, leaky
 from lablib.ops.sorting import channel_dim, full_sort, group_sort
 
@@ -13,12 +16,17 @@ from lablib.ops.sorting import channel_dim, full_sort, group_sort
 class Abs(LipschitzLayer):
     """|x|, elementwise: 1-Lipschitz in every norm."""
 
+    norms = ALL_NORMS
+
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
 
 
 class LeakyReLU(LipschitzLayer):
     """x where x >= 0 and slope x elsewhere, with a fixed slope in [-1, 1] (-1: absolute value, 0: ReLU)."""
+
+    norms = ALL_NORMS
+    slope = Fixed()
 
     def __init__(self, slope: float = 0.1):
         super().__init__()
@@ -33,7 +41,7 @@ class LeakyReLU(LipschitzLayer):
         return f"slope={self.slope:g}"
 
 
-class SineSlope(nn.Module):
+class SineSlope(Constraint):
     """Parametrization slope = sin(free): reaches both ends of [-1, 1], and never gets stuck outside."""
 
     def forward(self, free: Tensor) -> Tensor:
@@ -41,6 +49,7 @@ class SineSlope(nn.Module):
 
     def right_inverse(self, slope: Tensor) -> Tensor:
         """Slopes outside [-1, 1] are moved to the nearest end."""
+        self.check_shape(slope)
         return slope.clamp(-1.0, 1.0).asin()
 
 
@@ -53,11 +62,13 @@ class PReLU(LipschitzLayer):
         dim: channel axis; default 1 (0 for a vector).
     """
 
+    norms = ALL_NORMS
+
     def __init__(self, channels: int = 1, init: float = 0.25, dim: int | None = None):
         super().__init__()
         if channels < 1 or not -1.0 <= init <= 1.0:
             raise ValueError(f"PReLU needs channels >= 1 and a start in [-1, 1], got {channels} and {init}")
-        self.channels, self.dim = channels, dim
+        self.channels, self.dim = channels, _check_dim(dim)
         self.slope = nn.Parameter(torch.full((channels,), float(init)))
         constrain(self, "slope", SineSlope())
 
@@ -72,11 +83,13 @@ class PReLU(LipschitzLayer):
 class GroupSort(LipschitzLayer):
     """Sort ascending within consecutive groups of ``size`` channels (a *size*, not a number of groups)."""
 
+    norms = ALL_NORMS
+
     def __init__(self, size: int, dim: int | None = None):
         super().__init__()
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"group size must be a positive integer, got {size!r}")
-        self.size, self.dim = size, dim
+        self.size, self.dim = size, _check_dim(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return group_sort(x, self.size, self.dim)
@@ -88,6 +101,8 @@ class GroupSort(LipschitzLayer):
 class MaxMin(GroupSort):
     """Sort consecutive pairs of channels ascending: (min, max) of each. GroupSort of size 2."""
 
+    norms = ALL_NORMS
+
     def __init__(self, dim: int | None = None):
         super().__init__(2, dim)
 
@@ -95,9 +110,11 @@ class MaxMin(GroupSort):
 class FullSort(LipschitzLayer):
     """Sort all channels ascending."""
 
+    norms = ALL_NORMS
+
     def __init__(self, dim: int | None = None):
         super().__init__()
-        self.dim = dim
+        self.dim = _check_dim(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return full_sort(x, self.dim)
@@ -115,7 +132,7 @@ class Householder(LipschitzLayer):
         super().__init__()
         if channels < 2 or channels % 2:
             raise ValueError(f"Householder works on pairs of channels; got {channels}, choose an even number")
-        self.channels, self.dim = channels, dim
+        self.channels, self.dim = channels, _check_dim(dim)
         self.angle = nn.Parameter(torch.full((channels // 2,), math.pi / 2))
 
     @exact
@@ -125,3 +142,9 @@ class Householder(LipschitzLayer):
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
+
+
+def _check_dim(dim: int | None) -> int | None:
+    if dim == 0:
+        raise ValueError("dim=0 is the batch, and samples must not mix; use dim=1, or None for vectors too")
+    return dim

@@ -2,11 +2,12 @@
 
 A layer is ``lipschitz``-Lipschitz from l_p to l_p, per sample, for each p in ``norms``. The statement is
 about the real function that the stored weights define; what rounding adds when that function is evaluated is
-not part of it.
+not part of it. :func:`lablib.layers.guarantee` reads the statement and checks that it still applies.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,16 @@ ALL_NORMS = ("l1", "l2", "linf")
 
 
 class LipschitzLayer(nn.Module):
-    """Base of all layers here.
+    """Base of all layers here. Subclasses inherit no guarantee: each class states its own ``norms``.
 
     Attributes:
         norms: the norms for which the guarantee holds, a tuple of "l1", "l2", "linf".
-        lipschitz: the constant, 1.0 unless said otherwise.
+        lipschitz: the constant in these norms, 1.0 unless said otherwise.
     """
 
-    norms: tuple[str, ...] = ALL_NORMS
+    norms: tuple[str, ...]
     lipschitz: float = 1.0
+    _constraints: Mapping[str, type[nn.Module]] = MappingProxyType({})  # by weight, for check_intact
 
     def __reduce_ex__(self, protocol):
         # torch gives a module with parametrizations a class of its own that pickle cannot name, and refuses.
@@ -58,9 +60,56 @@ def _rebuild(cls: type, names: tuple[str, ...]) -> nn.Module:
     return module
 
 
-def constrain(module: nn.Module, name: str, constraint: nn.Module) -> None:
-    """Register ``constraint`` as the parametrization of ``module.name``; it may change the shape."""
-    parametrize.register_parametrization(module, name, constraint, unsafe=True)
+class Constraint(nn.Module):
+    """Base of parametrizations that take any weights: assigned ones are stored, and constrained when read."""
+
+    shape: torch.Size | None = None
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return what to store for an assigned ``weight``.
+
+        Raises:
+            ValueError: if it does not have the shape of the weight it replaces.
+        """
+        self.check_shape(weight)
+        return weight
+
+    def check_shape(self, weight: Tensor) -> None:
+        """Raise ValueError unless ``weight`` has the shape of the weight it replaces."""
+        if weight.shape != self.shape:
+            raise ValueError(
+                f"the weights have shape {tuple(self.shape)}, got {tuple(weight.shape)}; make a new layer "
+                "for another shape"
+            )
+
+
+def constrain(layer: LipschitzLayer, name: str, constraint: nn.Module) -> None:
+    """Register ``constraint`` as the parametrization of ``layer.name``, a parameter or a buffer."""
+    if isinstance(constraint, Constraint):
+        constraint.shape = getattr(layer, name).shape
+    parametrize.register_parametrization(layer, name, constraint, unsafe=True)
+    layer._constraints = {**layer._constraints, name: type(constraint)}
+
+
+class Fixed:
+    """An attribute that a guarantee rests on: set once, at construction."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: nn.Module | None, owner: type | None = None):
+        if layer is None:
+            return self
+        if self.name not in vars(layer):
+            raise AttributeError(self.name)
+        return vars(layer)[self.name]
+
+    def __set__(self, layer: nn.Module, value) -> None:
+        if self.name in vars(layer):
+            raise AttributeError(
+                f"{self.name} of {layer_name(layer)} is part of its guarantee and fixed; make a new layer"
+            )
+        vars(layer)[self.name] = value
 
 
 def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

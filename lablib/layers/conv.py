@@ -1,4 +1,7 @@
-"""Norm-bounded 2-D convolutions. x (B, I, H, W) or (I, H, W) -> (B, O, H', W'), the norm in the name.
+"""Norm-bounded 2-D convolutions. x (B, I, H, W) -> (B, O, H', W'), the norm in the name.
+
+An image needs its batch axis (``image[None]``): activations take channels from axis 1, so that without it
+they would silently work along the height.
 
 Bounds hold for every image size (:mod:`lablib.ops.conv_norms`). Padding adds zeros; with stride 1 it may
 instead be circular, where 2 padding < kernel size keeps the operator a piece of a circulant one.
@@ -8,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lablib.layers.base import LipschitzLayer, check_channels, constrain, exact
+from lablib.layers.base import Constraint, Fixed, LipschitzLayer, check_channels, constrain, exact
 from lablib.layers.linear import ScaleGroups
 from lablib.ops.conv_norms import from_phases, to_phases
 from lablib.ops.orthonormal import orthonormal_kernel, scale_conv_spectral
 from lablib.ops.projections import scale_groups
 
 
-class ScaleColumns(nn.Module):
+class ScaleColumns(Constraint):
     """Parametrization for l1: each input channel and stride phase has a sum of at most 1 over outputs.
 
     With stride s an input pixel meets only the taps of its own phase, so phases are scaled apart.
@@ -29,12 +32,8 @@ class ScaleColumns(nn.Module):
         phases = scale_groups(to_phases(kernel, self.stride), (0, 2, 3))
         return from_phases(phases, self.stride)[:, :, : kernel.shape[2], : kernel.shape[3]]
 
-    def right_inverse(self, kernel: Tensor) -> Tensor:
-        """Assigned kernels are stored as they are."""
-        return kernel
 
-
-class ScaleConvSpectral(nn.Module):
+class ScaleConvSpectral(Constraint):
     """Parametrization K / max(1, bound): see :func:`lablib.ops.conv_norms.bound_conv_spectral`."""
 
     def __init__(self, stride: int, grid: int | None):
@@ -43,10 +42,6 @@ class ScaleConvSpectral(nn.Module):
 
     def forward(self, kernel: Tensor) -> Tensor:
         return scale_conv_spectral(kernel, self.stride, self.grid)
-
-    def right_inverse(self, kernel: Tensor) -> Tensor:
-        """Assigned kernels are stored as they are."""
-        return kernel
 
 
 class OrthonormalKernel(nn.Module):
@@ -61,6 +56,8 @@ class OrthonormalKernel(nn.Module):
 
 
 class _Conv2d(LipschitzLayer):
+    kernel_size, stride, padding, padding_mode = Fixed(), Fixed(), Fixed(), Fixed()
+
     def __init__(
         self,
         in_channels: int,
@@ -97,12 +94,13 @@ class _Conv2d(LipschitzLayer):
 
     @exact
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, I, H, W) or (I, H, W) -> (B, O, H', W') or (O, H', W')."""
-        if x.dim() not in (3, 4):
+        """x (B, I, H, W) -> (B, O, H', W')."""
+        if x.dim() != 4:
             raise ValueError(
-                f"a convolution needs (B, I, H, W) or (I, H, W), got a tensor of shape {tuple(x.shape)}"
+                f"a convolution needs (B, I, H, W), got a tensor of shape {tuple(x.shape)}; "
+                "give a single image as image[None]"
             )
-        check_channels(x, self.in_channels, -3, self)
+        check_channels(x, self.in_channels, 1, self)
         if min(x.shape[-2:]) + 2 * self.padding < self.kernel_size:
             raise ValueError(f"an image of {tuple(x.shape[-2:])} is smaller than the kernel; add padding")
         padding = self.padding

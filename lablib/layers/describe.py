@@ -1,7 +1,7 @@
 """A torch network as a list of plain dicts, for :mod:`lablib.theory`, which knows no torch.
 
-The ops are those of ``lablib.theory.network``; weights are NumPy arrays in the dtype of the module, so that
-exact arithmetic sees the numbers that are stored.
+The ops are those of ``lablib.theory.network``; weights are NumPy arrays in the dtype of the module (float32 for
+bfloat16, which NumPy lacks), so that exact arithmetic sees the numbers that are stored.
 """
 
 import dataclasses
@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from lablib.layers.activations import Abs, FullSort, GroupSort, LeakyReLU, PReLU
-from lablib.layers.base import layer_name
-from lablib.layers.conv import _Conv2d
+from lablib.layers.activations import Abs, FullSort, GroupSort, LeakyReLU, MaxMin, PReLU
+from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
 from lablib.layers.distance import LInfDistance, SortNetLayer
-from lablib.layers.linear import _Linear
+from lablib.layers.intact import check_intact, is_chain, plain_class
+from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
 from lablib.layers.sequential import ConvexResidual
 from lablib.layers.shift import MeanShift, Scale
 
@@ -36,14 +37,16 @@ def describe(module: nn.Module, input_shape: tuple[int, ...] | None = None) -> l
     Args:
         module: layers of :mod:`lablib.layers`, ``nn.Sequential`` and torch's Linear, Conv2d, AvgPool2d,
         Flatten,
-            Identity, ReLU, LeakyReLU, PReLU, Tanh, Softplus, Hardtanh; Dropout in evaluation mode.
+            Identity, ReLU, LeakyReLU, PReLU, Tanh, Hardtanh, ReLU6; Dropout in evaluation mode.
         input_shape: (F,) or (C, H, W). Needed only where a :class:`MeanShift` or :class:`FullSort` comes
         before
             any layer that tells the features.
 
     Raises:
-        ValueError: for a module or an option that has no such form; the message names it.
+        ValueError: for a module or an option that has no such form, which includes subclasses (their forward
+            may be another) and hooks; the message names it.
     """
+    check_intact(module)
     features = _Features()
     if input_shape is not None:
         features = _Features(input_shape[0], len(input_shape) > 1)
@@ -55,19 +58,22 @@ def _chain(modules, features: _Features) -> list[Op]:
 
 
 def _ops(module: nn.Module, features: _Features) -> list[Op]:
-    if isinstance(module, nn.Sequential):
+    if is_chain(module):
         return _chain(module, features)
-    for kind, make in _MAKERS:
-        if isinstance(module, kind):
-            return make(module, features)
-    raise ValueError(
-        f"{layer_name(module)} has no form as plain data; describe() knows "
-        f"{', '.join(sorted({kind.__name__.strip('_') for kind, _ in _MAKERS}))}"
-    )
+    kind = plain_class(module)
+    if kind not in _MAKERS:
+        raise ValueError(
+            f"{kind.__name__} has no form as plain data; describe() knows exactly "
+            f"{', '.join(sorted({known.__name__ for known in _MAKERS}))}, and chains of them"
+        )
+    return _MAKERS[kind](module, features)
 
 
 def _array(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else tensor.detach().cpu().numpy().copy()
+    if tensor is None:
+        return None
+    stored = tensor.detach().cpu()
+    return (stored.float() if stored.dtype == torch.bfloat16 else stored).numpy().copy()
 
 
 def _affine(layer, features: _Features) -> list[Op]:
@@ -121,10 +127,13 @@ def _piecewise(knots, values) -> list[Op]:
     )
 
 
-def _softplus(layer: nn.Softplus, features: _Features) -> list[Op]:
-    if layer.beta != 1:
-        raise ValueError("only Softplus with beta=1 has a form as plain data")
-    return _activation("softplus")
+def _hardtanh(layer: nn.Hardtanh, features: _Features) -> list[Op]:
+    low, high = float(layer.min_val), float(layer.max_val)
+    if not low - 1 < low < high < high + 1:
+        raise ValueError(
+            f"Hardtanh from {low:g} to {high:g} has no form as plain data; use ends of moderate size"
+        )
+    return _piecewise([low - 1, low, high, high + 1], [low, low, high, high])
 
 
 def _dropout(layer: nn.Dropout, features: _Features) -> list[Op]:
@@ -190,34 +199,24 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-_MAKERS: list[tuple[type[nn.Module], Callable[[Any, _Features], list[Op]]]] = [
-    (_Linear, _affine),
-    (nn.Linear, _affine),
-    (_Conv2d, _conv),
-    (nn.Conv2d, _conv),
-    (nn.AvgPool2d, _avg_pool),
-    (nn.Flatten, _flatten),
-    (nn.Identity, lambda layer, features: []),
-    (nn.Dropout, _dropout),
-    (nn.ReLU, lambda layer, features: _activation("relu")),
-    (nn.Tanh, lambda layer, features: _activation("tanh")),
-    (nn.Softplus, _softplus),
-    (nn.LeakyReLU, lambda layer, features: _activation("leaky", slope=float(layer.negative_slope))),
-    (nn.PReLU, _prelu),
-    (
-        nn.Hardtanh,
-        lambda m, features: _piecewise(
-            [m.min_val - 1, m.min_val, m.max_val, m.max_val + 1], [m.min_val, m.min_val, m.max_val, m.max_val]
-        ),
-    ),
-    (Abs, lambda layer, features: _activation("abs")),
-    (LeakyReLU, lambda layer, features: _activation("leaky", slope=layer.slope)),
-    (PReLU, _prelu),
-    (GroupSort, _group_sort),
-    (FullSort, _group_sort),
-    (LInfDistance, _distance),
-    (SortNetLayer, _sortnet),
-    (MeanShift, _mean_shift),
-    (Scale, lambda layer, features: _piecewise([0.0, 1.0], [0.0, layer.constant])),
-    (ConvexResidual, _residual),
-]
+_MAKERS: dict[type[nn.Module], Callable[[Any, _Features], list[Op]]] = {
+    **dict.fromkeys((nn.Linear, LInfLinear, L1Linear, SpectralLinear, OrthonormalLinear), _affine),
+    **dict.fromkeys((nn.Conv2d, LInfConv2d, L1Conv2d, SpectralConv2d, OrthonormalConv2d), _conv),
+    **dict.fromkeys((nn.PReLU, PReLU), _prelu),
+    **dict.fromkeys((nn.Hardtanh, nn.ReLU6), _hardtanh),
+    **dict.fromkeys((GroupSort, MaxMin, FullSort), _group_sort),
+    nn.AvgPool2d: _avg_pool,
+    nn.Flatten: _flatten,
+    nn.Identity: lambda layer, features: [],
+    nn.Dropout: _dropout,
+    nn.ReLU: lambda layer, features: _activation("relu"),
+    nn.Tanh: lambda layer, features: _activation("tanh"),
+    nn.LeakyReLU: lambda layer, features: _activation("leaky", slope=float(layer.negative_slope)),
+    Abs: lambda layer, features: _activation("abs"),
+    LeakyReLU: lambda layer, features: _activation("leaky", slope=layer.slope),
+    LInfDistance: _distance,
+    SortNetLayer: _sortnet,
+    MeanShift: _mean_shift,
+    Scale: lambda layer, features: _piecewise([0.0, 1.0], [0.0, layer.constant]),
+    ConvexResidual: _residual,
+}

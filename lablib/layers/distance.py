@@ -3,15 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from lablib.layers.base import LipschitzLayer, check_channels, exact
+from lablib.layers.base import Fixed, LipschitzLayer, check_channels, exact
 from lablib.ops.linf_dist import linf_distance
 from lablib.ops.projections import scale_groups
 from lablib.ops.sortnet import geometric_weights, sortnet
 
 
 class _Distance(LipschitzLayer):
-    norms = ("linf",)
-
     def __init__(self, in_features: int, out_features: int, bias: bool = False, *, device=None, dtype=None):
         super().__init__()
         if in_features < 1 or out_features < 1:
@@ -40,6 +38,8 @@ class _Distance(LipschitzLayer):
 class LInfDistance(_Distance):
     """y_k = max_i |x_i - w_ki| (+ b_k). Source: arXiv 2102.05363, section 3."""
 
+    norms = ("linf",)
+
     def distance(self, x: Tensor) -> Tensor:
         return linf_distance(x, self.weight)
 
@@ -53,6 +53,9 @@ class SortNetLayer(_Distance):
         keep: q, the share of inputs that dropout keeps in training, in (0, 1].
         top: K; the tail beyond it is cut and the weights rescaled. At most ``in_features`` are used.
     """
+
+    norms = ("linf",)
+    keep, top = Fixed(), Fixed()
 
     def __init__(
         self,

@@ -1,15 +1,20 @@
 """Norm-bounded linear layers. x (..., I) -> (..., O); the norm is the one in the name."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
-from lablib.layers.base import LipschitzLayer, check_channels, constrain, exact
-from lablib.ops.orthonormal import scale_matrix_spectral, shrink_matrix
+from lablib.layers.base import Constraint, Fixed, LipschitzLayer, check_channels, constrain, exact
+from lablib.ops.orthonormal import (
+    complete_basis,
+    orthonormal_matrix,
+    random_orthonormal,
+    scale_matrix_spectral,
+)
 from lablib.ops.projections import project_rows_l1, scale_groups
 
 
-class ScaleGroups(nn.Module):
+class ScaleGroups(Constraint):
     """Parametrization W / max(1, sum |W|) over ``dim``: see :func:`lablib.ops.projections.scale_groups`."""
 
     def __init__(self, dim: int | tuple[int, ...]):
@@ -19,42 +24,39 @@ class ScaleGroups(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return scale_groups(weight, self.dim)
 
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigned weights are stored as they are; too large ones are scaled when read."""
-        return weight
 
-
-class ProjectRows(nn.Module):
+class ProjectRows(Constraint):
     """Parametrization: Euclidean projection of each row onto the l1 ball (sparse rows)."""
 
     def forward(self, weight: Tensor) -> Tensor:
         return project_rows_l1(weight)
 
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigned weights are stored as they are."""
-        return weight
 
-
-class ScaleSpectral(nn.Module):
+class ScaleSpectral(Constraint):
     """Parametrization W / max(1, ||W||_2), the norm computed anew each time: no stale power iteration."""
 
     def forward(self, weight: Tensor) -> Tensor:
         return scale_matrix_spectral(weight)
 
+
+class OrthonormalMatrix(Constraint):
+    """Parametrization base Q, Q from free parameters: see :func:`lablib.ops.orthonormal.orthonormal_matrix`.
+
+    Starts at any orthonormal matrix, kept in the buffer ``base``; free parameters are offsets from it.
+    """
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.register_buffer("base", torch.eye(max(weight.shape)).to(weight))
+
+    def forward(self, free: Tensor) -> Tensor:
+        return orthonormal_matrix(free, self.base)
+
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigned weights are stored as they are."""
-        return weight
-
-
-class ShrinkRounding(nn.Module):
-    """Parametrization on top of an orthonormal one: scale its rounding error away."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return shrink_matrix(weight)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigned weights are passed on to the orthonormal parametrization, which refuses others."""
-        return weight
+        """Start anew at ``weight``, made orthonormal by Gram-Schmidt where it is not."""
+        self.check_shape(weight)
+        self.base = complete_basis(weight)
+        return torch.zeros_like(weight)
 
 
 class _Linear(LipschitzLayer):
@@ -86,6 +88,7 @@ class LInfLinear(_Linear):
     """
 
     norms = ("linf",)
+    constraint = Fixed()
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, constraint: str = "scale", **kwargs
@@ -121,23 +124,23 @@ class SpectralLinear(_Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, **kwargs):
         super().__init__(in_features, out_features, bias, **kwargs)
-        nn.init.orthogonal_(self.weight)
+        self.weight = nn.Parameter(random_orthonormal(self.weight))
         constrain(self, "weight", ScaleSpectral())
 
 
 class OrthonormalLinear(_Linear):
     """Orthonormal rows (O <= I) or columns (O >= I): 1-Lipschitz in l2, and norm-preserving on that side.
 
-    ``torch.nn.utils.parametrizations.orthogonal`` by the Cayley map, then scaled by 1 - O(1e-6) so that
-    rounding does not lift the norm above 1. Singular values: 1 - 1e-3 .. 1, also after large steps.
+    By the Cayley map, then scaled by 1 - O(1e-6) so that rounding does not lift the norm above 1. Singular
+    values in float32: 1 - 1e-3 .. 1, also after large steps. In half precision they end lower, by about
+    eps sqrt(O I), since that much is lost when weights are rounded.
     """
 
     norms = ("l2",)
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, **kwargs):
         super().__init__(in_features, out_features, bias, **kwargs)
-        nn.init.orthogonal_(self.weight)
-        # Not torch's default for O != I (Householder): that one keeps signs as integers of a diagonal that
-        # weight decay moves off +-1, and then columns vanish or double.
-        parametrizations.orthogonal(self, "weight", orthogonal_map="cayley")
-        constrain(self, "weight", ShrinkRounding())
+        self.weight = nn.Parameter(random_orthonormal(self.weight))
+        # Not torch's own for O != I (Householder): that one keeps signs as integers of a diagonal that weight
+        # decay moves off +-1, and then columns vanish or double.
+        constrain(self, "weight", OrthonormalMatrix(self.weight.detach()))

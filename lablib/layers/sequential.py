@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lablib.layers.base import ALL_NORMS, LipschitzLayer, constrain, exact, layer_name
-from lablib.layers.shift import Unit
+from lablib.layers.intact import check_intact, is_chain, plain_class
+from lablib.layers.shift import ClampUnit, Unit
+from lablib.ops.norms import check_norm
 
 Guarantee = tuple[tuple[str, ...], float]
 
@@ -27,16 +29,33 @@ def _max_pool(pool: nn.MaxPool2d) -> Guarantee:
     return (ALL_NORMS if apart else ("linf",)), 1.0
 
 
+def _flatten(layer: nn.Flatten) -> Guarantee:
+    if layer.start_dim < 1:
+        raise ValueError(
+            f"nn.Flatten from axis {layer.start_dim} can mix the samples of a batch; use start_dim=1 or more"
+        )
+    return ALL_NORMS, 1.0
+
+
+def _unflatten(layer: nn.Unflatten) -> Guarantee:
+    if not isinstance(layer.dim, int) or layer.dim < 1:
+        raise ValueError(
+            f"nn.Unflatten of axis {layer.dim!r} can split the batch; count the axis from the front, 1 or more"
+        )
+    return ALL_NORMS, 1.0
+
+
+# No nn.Softplus: beyond its threshold it returns x itself, and the jump there has no Lipschitz constant.
 # Layers of torch without free parameters, with their guarantee: (norms, constant).
 KNOWN: dict[type[nn.Module], Callable[[nn.Module], Guarantee]] = {
     nn.Identity: lambda m: (ALL_NORMS, 1.0),
-    nn.Flatten: lambda m: (ALL_NORMS, 1.0),
-    nn.Unflatten: lambda m: (ALL_NORMS, 1.0),
+    nn.Flatten: _flatten,
+    nn.Unflatten: _unflatten,
     nn.ReLU: lambda m: (ALL_NORMS, 1.0),
-    nn.LeakyReLU: lambda m: (ALL_NORMS, max(1.0, abs(m.negative_slope))),
+    nn.ReLU6: lambda m: (ALL_NORMS, 1.0),
+    nn.LeakyReLU: lambda m: (ALL_NORMS, max(abs(m.negative_slope), 1.0)),
     nn.Tanh: lambda m: (ALL_NORMS, 1.0),
     nn.Sigmoid: lambda m: (ALL_NORMS, 0.25),
-    nn.Softplus: lambda m: (ALL_NORMS, 1.0),
     nn.Hardtanh: lambda m: (ALL_NORMS, 1.0),
     nn.AvgPool2d: _avg_pool,
     nn.MaxPool2d: _max_pool,
@@ -46,15 +65,40 @@ KNOWN: dict[type[nn.Module], Callable[[nn.Module], Guarantee]] = {
 def guarantee(layer: nn.Module) -> Guarantee:
     """Return the norms and the Lipschitz constant of ``layer``.
 
+    A subclass inherits no guarantee, since its forward may be another: it states ``norms`` (and ``lipschitz``)
+    itself. In-place layers count as the same function; as in torch, they overwrite what they are given.
+
     Raises:
-        ValueError: if nothing is known about it; the message says what to use.
+        ValueError: if nothing is known about it, or hooks, a replaced forward or a removed constraint make
+            the statement void; the message says what to do.
     """
-    if isinstance(layer, LipschitzLayer | LipschitzSequential):
+    check_intact(layer)
+    norms, constant = _statement(layer)
+    for norm in norms:
+        check_norm(norm)
+    if not norms or not 0.0 <= constant < math.inf:
+        raise ValueError(
+            f"{layer_name(layer)} states norms {norms} and the constant {constant}; "
+            "a guarantee needs at least one norm and a finite constant"
+        )
+    return norms, constant
+
+
+def _statement(layer: nn.Module) -> Guarantee:
+    kind = plain_class(layer)
+    if isinstance(layer, LipschitzSequential):
+        return layer.norms, layer.lipschitz
+    if isinstance(layer, LipschitzLayer):
+        if "norms" not in vars(kind):
+            raise ValueError(
+                f"{kind.__name__} does not state its norms; say norms = (...) and lipschitz = ... in the class, "
+                "if you can prove them"
+            )
         return tuple(layer.norms), float(layer.lipschitz)
-    if type(layer) in KNOWN:
-        return KNOWN[type(layer)](layer)
+    if kind in KNOWN:
+        return KNOWN[kind](layer)
     raise ValueError(
-        f"{type(layer).__name__} has no known Lipschitz constant; use a layer of lablib.layers, "
+        f"{kind.__name__} has no known Lipschitz constant; use a layer of lablib.layers, "
         f"or one of torch's {', '.join(sorted(kind.__name__ for kind in KNOWN))}"
     )
 
@@ -80,6 +124,7 @@ class LipschitzSequential(nn.Sequential):
         return self._common_norms()
 
     def _common_norms(self) -> tuple[str, ...]:
+        self._check_chain()
         common, narrowed_by = ALL_NORMS, None
         for name, layer in self.named_children():
             norms = guarantee(layer)[0]
@@ -96,7 +141,16 @@ class LipschitzSequential(nn.Sequential):
     @property
     def lipschitz(self) -> float:
         """The product of the layers' constants."""
+        self._check_chain()
         return math.prod(guarantee(layer)[1] for layer in self)
+
+    def _check_chain(self) -> None:
+        check_intact(self)
+        if not is_chain(self):
+            raise ValueError(
+                f"{layer_name(self)} has a forward of its own, so it is no chain; "
+                "make it a LipschitzLayer that states norms and lipschitz"
+            )
 
 
 class ConvexResidual(LipschitzLayer):
@@ -105,7 +159,8 @@ class ConvexResidual(LipschitzLayer):
     Args:
         branch: a layer or chain with a guarantee whose output has the shape of its input.
         alpha: the share of the branch.
-        learnable: learn alpha, kept in [0, 1] by a sigmoid (needs 0 < alpha < 1).
+        learnable: learn alpha, kept in [0, 1] by a sigmoid (needs 0 < alpha < 1). Otherwise it is a buffer,
+            clamped to [0, 1] when read.
     """
 
     def __init__(self, branch: nn.Module, alpha: float = 0.5, learnable: bool = False):
@@ -114,9 +169,12 @@ class ConvexResidual(LipschitzLayer):
             raise ValueError(f"alpha must lie in [0, 1] (strictly inside to learn it), got {alpha}")
         guarantee(branch)
         self.branch, self.learnable = branch, learnable
-        self.register_parameter("alpha", nn.Parameter(torch.tensor(float(alpha)), requires_grad=learnable))
+        share = torch.tensor(float(alpha))
         if learnable:
-            constrain(self, "alpha", Unit())
+            self.alpha = nn.Parameter(share)
+        else:
+            self.register_buffer("alpha", share)
+        constrain(self, "alpha", Unit() if learnable else ClampUnit())
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -128,12 +186,13 @@ class ConvexResidual(LipschitzLayer):
 
     @exact
     def forward(self, x: Tensor) -> Tensor:
+        kept = (1.0 - self.alpha) * x  # first: a branch that works in place overwrites x
         y = self.branch(x)
         if y.shape != x.shape:
             raise ValueError(
                 f"the branch of a residual must keep the shape, got {tuple(x.shape)} -> {tuple(y.shape)}"
             )
-        return (1.0 - self.alpha) * x + self.alpha * y
+        return kept + self.alpha * y
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:

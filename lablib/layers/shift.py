@@ -1,9 +1,9 @@
 """Centring and scaling."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lablib.layers.base import LipschitzLayer, check_channels
+from lablib.layers.base import ALL_NORMS, Constraint, Fixed, LipschitzLayer, check_channels
 from lablib.ops.activations import per_channel
 from lablib.ops.sorting import channel_dim
 
@@ -20,6 +20,8 @@ class MeanShift(LipschitzLayer):
         train).
         momentum: share of the batch mean in the running mean.
     """
+
+    norms = ALL_NORMS
 
     def __init__(self, channels: int, momentum: float = 0.1):
         super().__init__()
@@ -51,6 +53,9 @@ class Scale(LipschitzLayer):
     As the last layer of a 1-Lipschitz network it gives the whole network the constant L.
     """
 
+    norms = ALL_NORMS
+    constant = Fixed()
+
     def __init__(self, constant: float):
         super().__init__()
         if not abs(constant) < float("inf"):
@@ -68,7 +73,14 @@ class Scale(LipschitzLayer):
         return f"{self.constant:g}"
 
 
-class Unit(nn.Module):
+class ClampUnit(Constraint):
+    """Parametrization of a fixed share: clamped to [0, 1]."""
+
+    def forward(self, share: Tensor) -> Tensor:
+        return share.clamp(0.0, 1.0)
+
+
+class Unit(Constraint):
     """Parametrization alpha = sigmoid(free), in [0, 1]."""
 
     def forward(self, free: Tensor) -> Tensor:
@@ -76,4 +88,5 @@ class Unit(nn.Module):
 
     def right_inverse(self, alpha: Tensor) -> Tensor:
         """The free number behind ``alpha``."""
+        self.check_shape(alpha)
         return alpha.logit()

@@ -57,11 +57,19 @@ def bound_spectral_norm(weight: Tensor) -> Tensor:
     solver is backward stable with a constant below m^2 (Golub and Van Loan, Matrix Computations, 4th ed.,
     section 8.3). The allowance covers both with a factor to spare; the result is above the true value by less
     than 1e-9 for matrices up to 1024 x 1024.
+
+    Raises:
+        ValueError: for NaN, infinity, or entries so large that their squares overflow (beyond about 1e150).
     """
     w = weight.double()
     gram = _short_gram(w)
     short, long = sorted(w.shape[-2:])
-    largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0.0)
+    try:
+        largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0.0)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(
+            "the weights are not finite or too large to square; look for the step that made them so"
+        ) from error
     # Squares below 2^-1074 underflow: their square roots, for all entries together, are in the last term.
     underflow = math.sqrt(long * short) * 2.0**-536
     return largest.sqrt() * (1.0 + 4.0 * (long + short) * short * EPS64) + underflow

@@ -8,7 +8,7 @@ def channel_dim(x: Tensor, dim: int | None = None) -> int:
     """Return the channel axis as a number >= 0: ``dim`` if given, else 1 as in batch norm (0 for a vector).
 
     Raises:
-        ValueError: for a scalar or a ``dim`` that ``x`` does not have.
+        ValueError: for a scalar, a ``dim`` that ``x`` does not have, or one that is the batch axis.
     """
     if x.dim() == 0:
         raise ValueError("a scalar has no channel axis; give a tensor (C,), (B, C) or (B, C, ...)")
@@ -16,6 +16,10 @@ def channel_dim(x: Tensor, dim: int | None = None) -> int:
         return min(1, x.dim() - 1)
     if not -x.dim() <= dim < x.dim():
         raise ValueError(f"dim={dim} is not an axis of a tensor of shape {tuple(x.shape)}")
+    if dim % x.dim() == 0 and x.dim() > 1:
+        raise ValueError(
+            f"dim={dim} is the batch axis of shape {tuple(x.shape)}; channels are on another axis"
+        )
     return dim % x.dim()
 
 

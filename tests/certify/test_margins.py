@@ -67,6 +67,14 @@ def test_certified_accuracy_curve():
     assert certified_accuracy(radii, 0.05) == 0.75
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_any_float_dtype(dtype):
+    outputs = torch.tensor([0.5, -1.0], dtype=dtype)
+    for labels in ([1, -1], [1, 0], [True, False], torch.tensor([1, 0], dtype=dtype)):
+        assert bound_radius_scalar(outputs, labels).tolist() == [0.5, 1.0]
+    assert bound_radius_logits(outputs[None], torch.tensor([0]), "linf").tolist() == [0.75]
+
+
 def test_empty_batches_have_no_radii():
     assert bound_radius_logits(np.zeros((0, 3)), np.zeros(0, dtype=int), "linf").shape == (0,)
     assert bound_radius_scalar(np.zeros(0), np.zeros(0)).shape == (0,)
@@ -77,6 +85,16 @@ def test_empty_batches_have_no_radii():
     [
         lambda: bound_radius_scalar([1.0, 2.0], [1]),
         lambda: bound_radius_scalar([float("nan")], [1]),
+        lambda: bound_radius_scalar([float("inf")], [1]),
+        lambda: bound_radius_scalar(torch.tensor([70000.0]).half(), [1]),
+        lambda: bound_radius_scalar([1.0 + 2.0j], [1]),
+        lambda: bound_radius_scalar([1.0, 1.0], [1, 2]),
+        lambda: bound_radius_scalar([1.0, 1.0, 1.0], [-1, 0, 1]),
+        lambda: bound_radius_scalar([1.0], [float("nan")]),
+        lambda: bound_radius_scalar([1.0], [0.3]),
+        lambda: bound_radius_scalar([1.0], [1j]),
+        lambda: bound_radius_scalar([1.0], ["yes"]),
+        lambda: bound_radius_logits([[float("inf"), 0.0]], [0], "l2"),
         lambda: bound_radius_scalar([1.0], [1], lipschitz=0.0),
         lambda: bound_radius_scalar([1.0], [1], lipschitz=float("inf")),
         lambda: bound_radius_scalar([1.0], [1], slack=-1.0),
@@ -87,6 +105,7 @@ def test_empty_batches_have_no_radii():
         lambda: bound_radius_logits([[1.0, 2.0]], [0], "l7"),
         lambda: certified_accuracy([], [0.1]),
         lambda: certified_accuracy([-0.1], [0.1]),
+        lambda: certified_accuracy([float("inf")], [0.1]),
         lambda: certified_accuracy([0.1], [-0.1]),
     ],
 )

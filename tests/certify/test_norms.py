@@ -33,6 +33,59 @@ def test_estimate_below_truth_below_bound(name, norm):
         assert norm != "l2" or estimate >= true * (1 - 1e-3)
 
 
+class _Skip(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class _FiveTimes(nn.Linear):
+    def forward(self, x):
+        return 5 * super().forward(x)
+
+
+class _Tripled(L.LInfLinear):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+class _Jagged(nn.Conv2d):
+    def _conv_forward(self, *args):
+        return 5 * super()._conv_forward(*args)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [_Skip(nn.Linear(2, 2)), _FiveTimes(2, 2), _Tripled(2, 2), _Jagged(1, 1, 3)],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_subclass_with_another_forward_has_no_bound(module):
+    with pytest.raises(ValueError, match=type(module).__name__):
+        bound_operator_norm(nn.Sequential(module), "linf")
+
+
+def test_hooks_have_no_bound():
+    net = nn.Sequential(nn.Linear(2, 2))
+    net[0].register_forward_pre_hook(lambda module, args: (5 * args[0],))
+    with pytest.raises(ValueError, match="hook"):
+        bound_operator_norm(net, "linf")
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308])
+def test_weights_that_are_not_numbers_are_named(norm, value):
+    for module in (nn.Linear(3, 3), nn.Conv2d(2, 2, 3)):
+        module.double()
+        nn.init.constant_(module.weight, value)
+        with pytest.raises(ValueError, match="not finite or too large"):
+            bound_operator_norm(module, norm)
+
+
+def test_a_share_out_of_range_does_not_lower_the_bound():
+    block = L.ConvexResidual(L.Scale(4.0), 0.5)
+    block.parametrizations.alpha.original.fill_(-3.0)
+    assert bound_operator_norm(block, "l2") == pytest.approx(1.0)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="Lipschitz in l2, not in linf"):
         bound_operator_norm(L.Householder(4), "linf")

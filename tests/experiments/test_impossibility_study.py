@@ -40,7 +40,7 @@ def test_run_resume_and_draw(recipe, tmp_path, monkeypatch):
     data = load("digits")
     for row in metrics["pairs"]:
         certificate = Certificate.load(folder / row["certificate"])
-        checked = check(certificate, [class_points(data, label, 25) for label in row["classes"]])
+        checked = check(certificate, [class_points(data, label, 25) for label in row["classes"]], scale=16)
         assert row["lower"] <= checked.lower <= Fraction(row["upper_exact"]) == checked.upper
         assert checked.upper <= Fraction(row["upper"])
         assert certificate.run["checked"]

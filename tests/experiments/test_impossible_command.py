@@ -30,7 +30,7 @@ def test_two_classes_of_the_bundled_digits(capsys, tmp_path):
     status, out, _ = run(capsys, "--data", "digits", "--classes", 4, 9, "--limit", 50, "--out", out_file)
     assert status == 0
     certificate = Certificate.load(out_file)
-    low, high = map(float, re.search(r"radius R: +([\d.]+) \.\. ([\d.]+)", out).groups())
+    high, low = map(float, re.search(r"R, .*: +([\d.]+) .*less than ([\d.]+)", out).groups())
     assert low <= certificate.lower <= certificate.upper <= high
     assert f"{float(certificate.half_separation):.6f}" in out
     assert (certificate.names, certificate.sizes, certificate.scale) == (("4", "9"), (50, 50), 16)
@@ -154,3 +154,31 @@ def test_damaged_files_are_one_sentence(capsys, npz, tmp_path):
     status, _, err = run(capsys, "--npz", npz, "--check", tmp_path / "cut.json")
     assert status == 2
     assert "cut.json is not a whole impossibility certificate" in err
+
+
+def test_a_forged_scale_is_refused_on_the_command_line(capsys, tmp_path):
+    random = np.random.default_rng(0)
+    own, out_file = tmp_path / "own.npz", tmp_path / "forged.json"
+    np.savez(own, x=random.integers(0, 256, (20, 5), dtype=np.uint8), y=np.arange(20) % 2)
+    assert run(capsys, "--npz", own, "--scale", 255_000, "--out", out_file)[0] == 0
+    status, out, _ = run(capsys, "--npz", own, "--check", out_file)
+    assert status == 1
+    assert "scale" in out
+    assert "proof accepted" not in out
+    assert run(capsys, "--npz", own, "--scale", 255_000, "--check", out_file)[0] == 0
+
+
+def test_a_certificate_of_wrong_types_is_refused_not_a_crash(capsys, npz, tmp_path):
+    out_file = tmp_path / "certificate.json"
+    run(capsys, "--npz", npz, "--classes", "cat", "dog", "--out", out_file)
+    out_file.write_text(re.sub(r'"sizes": \[\d+,', '"sizes": ["a",', out_file.read_text()))
+    assert run(capsys, "--npz", npz, "--check", out_file)[0] == 1
+
+
+def test_a_damaged_npz_is_one_sentence(capsys, npz):
+    payload = bytearray(npz.read_bytes())
+    payload[len(payload) // 3] ^= 0xFF
+    npz.write_bytes(payload)
+    status, _, err = run(capsys, "--npz", npz)
+    assert status == 2
+    assert err.startswith("error:")

@@ -39,7 +39,7 @@ NETWORKS = {
             nn.LeakyReLU(0.2),
             nn.Tanh(),
             nn.Identity(),
-            nn.Softplus(),
+            nn.ReLU6(),
             nn.Hardtanh(-0.3, 0.4),
             L.Scale(2.5),
             L.ConvexResidual(L.LInfLinear(4, 4), 0.3),
@@ -136,7 +136,11 @@ def test_data_is_a_copy():
         L.OrthonormalConv2d(2, 2, 3, padding=1, padding_mode="circular"),
         nn.AvgPool2d(2, padding=1),
         nn.Flatten(0),
-        nn.Softplus(beta=2),
+        nn.Softplus(),
+        nn.Hardtanh(-1e20, 1e20),
+        type("Doubled", (nn.Linear,), {"forward": lambda self, x: 2 * x})(2, 2),
+        type("Doubled", (nn.Sequential,), {"forward": lambda self, x: 2 * x})(nn.ReLU()),
+        type("Renamed", (L.LInfLinear,), {})(2, 2),
         nn.Dropout().train(),
         L.MeanShift(3).train(),
         L.GroupSort(2, dim=-1),
@@ -146,3 +150,26 @@ def test_data_is_a_copy():
 def test_what_has_no_form_is_refused(module):
     with pytest.raises(ValueError, match=r"\w+ \w+ \w+"):
         describe(module)
+
+
+def test_hooks_are_refused():
+    net = nn.Sequential(nn.Linear(2, 2))
+    net[0].register_forward_hook(lambda module, args, output: 5 * output)
+    with pytest.raises(ValueError, match="Linear has a forward hook"):
+        describe(net)
+
+
+def test_half_precision_weights_come_as_they_are_stored():
+    for dtype, held in ((torch.bfloat16, np.float32), (torch.float16, np.float16)):
+        layer = L.LInfLinear(3, 2).to(dtype)
+        weight = describe(layer)[0]["weight"]
+        assert weight.dtype == held
+        assert (weight == layer.weight.detach().float().numpy()).all()
+
+
+def test_a_branch_in_place_is_the_same_function():
+    block = L.ConvexResidual(nn.ReLU(inplace=True), 0.5).double()
+    x = torch.tensor([[-2.0, 3.0]], dtype=torch.float64)
+    expected = evaluate(describe(block), x.numpy())
+    assert expected.tolist() == [[-1.0, 3.0]]
+    assert block(x).tolist() == expected.tolist()

@@ -115,6 +115,7 @@ def test_repr_is_short():
         (L.OrthonormalLinear(4, 3), (4, 2)),
         (L.LInfConv2d(3, 2, 3), (1, 2, 8, 8)),
         (L.LInfConv2d(3, 2, 3), (3, 8)),
+        (L.LInfConv2d(3, 2, 3), (3, 8, 8)),
         (L.LInfConv2d(3, 2, 3), (1, 3, 2, 2)),
         (L.OrthonormalConv2d(3, 3, 3, padding=1, padding_mode="circular"), (1, 3, 2, 2)),
         (L.GroupSort(3), (2, 4)),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lablib import layers as L
+from lablib.layers import describe
 
 
 def test_norms_and_product():
@@ -31,7 +32,7 @@ def test_mismatched_chains_are_refused_by_name(layers, named):
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.Linear(2, 2), nn.Dropout(), nn.BatchNorm1d(2), nn.PReLU(), nn.Sequential()]
+    "layer", [nn.Linear(2, 2), nn.Dropout(), nn.BatchNorm1d(2), nn.PReLU(), nn.Sequential(), nn.Softplus()]
 )
 def test_layers_without_guarantee_are_refused(layer):
     with pytest.raises(ValueError, match=type(layer).__name__):
@@ -79,3 +80,15 @@ def test_residual():
         for parameter in learned.parameters():
             parameter.add_(100.0)
     assert 0 <= learned.alpha <= 1
+
+
+@pytest.mark.parametrize("loaded", [-3.0, 7.0])
+def test_a_fixed_share_cannot_leave_its_interval(loaded):
+    net = L.LipschitzSequential(L.ConvexResidual(L.Abs(), 0.5)).requires_grad_(True)
+    assert not list(net.parameters())
+    (key,) = net.state_dict()
+    net.load_state_dict({key: torch.tensor(loaded)})
+    assert net[0].alpha == (0.0 if loaded < 0 else 1.0)
+    assert describe(net)[0]["alpha"] == float(net[0].alpha)
+    x = torch.randn(3, 2)
+    assert torch.equal(net(x), x if loaded < 0 else x.abs())

@@ -97,6 +97,19 @@ class _Unsaved(L.Scale):
         self.factor = math.pi / 3
 
 
+class _LooseShare(nn.Module):
+    """A convex combination whose share is a frozen parameter: nothing keeps it in [0, 1]."""
+
+    norms, lipschitz = ("l1", "l2", "linf"), 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(0.5), requires_grad=False)
+
+    def forward(self, x):
+        return (1.0 - self.share) * x + self.share * x.abs()
+
+
 PLANTED = {
     "linear of norm 1.05": Case("", lambda: _TooLargeLinear(8, 6), ((8,),)),
     "householder without its reflection": Case("", _WrongAxisHouseholder, ((8,), (8, 3, 3))),
@@ -119,3 +132,9 @@ def planted_fault(request) -> Case:
 def reshaped_convolution() -> Case:
     """The planted fault that published packages had."""
     return PLANTED["convolution orthonormalised by reshape"]
+
+
+@pytest.fixture
+def loose_share() -> Case:
+    """A fault that only unfreezing or loading shows."""
+    return Case("", _LooseShare, ((8,),))

@@ -1,10 +1,14 @@
 """Every guarantee in the library passes the battery; planted faults do not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parametrize
 
 from lablib import layers
+from lablib.certify.norms import bound_operator_norm
 from lablib.experiments.battery import claim_of, examine, refutes
 from lablib.experiments.layer_cases import own_cases
 
@@ -31,6 +35,80 @@ def test_no_measurement_refutes_the_claim(case):
         assert not refutes(finding, claim), finding
         # Also a derivative that no pair bears out (at ties and kinks) must not exceed the claim.
         assert finding.value <= claim * (1 + 1e-8), finding
+
+
+def unfrozen(case):
+    """The case with every parameter trained, also those that the layer itself holds still."""
+    return dataclasses.replace(
+        case, build=lambda: case.build().requires_grad_(True), states=("fresh", "trained")
+    )
+
+
+def overwritten(case):
+    """The case after a state of large random numbers was loaded into it."""
+
+    def build():
+        module = case.build()
+        module.load_state_dict(
+            {name: 30 * torch.randn_like(value) for name, value in module.state_dict().items()}
+        )
+        return module
+
+    return dataclasses.replace(case, build=build, states=("fresh",))
+
+
+# Large biases cost the pairs digits.
+HARSH = 1e-6
+
+
+@each_case
+@pytest.mark.parametrize("treat", [unfrozen, overwritten])
+def test_no_weights_refute_the_claim(case, treat):
+    claim = claim_of(case, case.build())
+    for finding in examine(treat(case)):
+        assert not finding.how.startswith("fails"), finding
+        assert finding.how != "nan", finding
+        assert finding.value <= claim * (1 + HARSH), finding
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_stay_bounded(case, dtype):
+    """Measured from the weights as stored: outputs in half precision are too coarse to tell."""
+    module = built(case).to(dtype)
+    for size in (0.0, 3.0):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(size * torch.randn_like(parameter))
+        for shape in case.shapes:
+            made = module(torch.randn(2, *shape).to(dtype))
+            assert made.dtype == dtype
+            assert made.isfinite().all()
+        norms, claim = layers.guarantee(module)
+        for norm in norms:
+            # The grid of the l2 bound of convolutions alone is 2e-4 above the norm.
+            assert bound_operator_norm(module, norm, grid=256) <= claim * (1 + 1e-3)
+
+
+@each_case
+def test_the_guarantee_is_void_once_tampered_with(case):
+    assert layers.guarantee(case.build()) == (tuple(case.build().norms), case.build().lipschitz)
+    for part in case.build().modules():
+        if parametrize.is_parametrized(part):
+            assert set(part.parametrizations) == set(part._constraints)
+    hooked, renamed, freed = case.build(), case.build(), case.build()
+    hooked.register_forward_hook(lambda module, args, output: 5 * output)
+    kind = type(renamed)
+    renamed.__class__ = type("Other", (kind,), {"forward": lambda self, x: 5 * kind.forward(self, x)})
+    tampered = [hooked, renamed]
+    for part in list(freed.modules()):
+        if parametrize.is_parametrized(part):
+            for name in list(part.parametrizations):
+                parametrize.remove_parametrizations(part, name)
+            tampered = [hooked, renamed, freed]
+    for module in tampered:
+        with pytest.raises(ValueError, match=r"\w+ \w+"):
+            layers.guarantee(module)
 
 
 @each_case
@@ -66,11 +144,14 @@ def test_empty_batches_and_nan(case):
 
 @each_case
 def test_one_sample_alone(case):
-    """Vectors, and images into convolutions, also go without a batch axis; jacrev and vmap enter every layer."""
+    """Vectors also go without a batch axis, images into convolutions are refused; jacrev and vmap enter every layer."""
     module = built(case)
     x = torch.randn(2, *case.shapes[0])
     whole = module(x)
-    if len(case.shapes[0]) == 1 or "Conv2d" in case.name:
+    if "Conv2d" in case.name:
+        with pytest.raises(ValueError, match=r"image\[None\]"):
+            module(x[0])
+    if len(case.shapes[0]) == 1:
         assert torch.allclose(module(x[0]), whole[0], atol=1e-6)
     assert torch.allclose(torch.vmap(lambda v: module(v[None])[0])(x), whole, atol=1e-6)
     assert torch.func.jacrev(lambda v: module(v[None])[0])(x[0]).isfinite().all()
@@ -100,6 +181,14 @@ def test_every_public_layer_is_in_the_list():
 def test_the_battery_catches(planted_fault):
     claim = claim_of(planted_fault, planted_fault.build())
     assert any(refutes(finding, claim) for finding in examine(planted_fault))
+
+
+@pytest.mark.parametrize("treat", [unfrozen, overwritten])
+def test_harsh_treatment_catches_a_loose_share(loose_share, treat):
+    """Trained as built it holds: the share is not among the trained parameters."""
+    claim = claim_of(loose_share, loose_share.build())
+    assert not any(refutes(finding, claim) for finding in examine(loose_share))
+    assert any(refutes(finding, claim, HARSH) for finding in examine(treat(loose_share)))
 
 
 def test_the_reshaped_convolution_has_norm_two(reshaped_convolution):

@@ -265,7 +265,10 @@ def test_save_and_load(tmp_path, certificate, classes):
     certificate.save(path)  # over itself, without leftovers
     assert [entry.name for entry in path.parent.iterdir()] == ["certificate.json"]
     text = json.loads(path.read_text())
-    assert text["upper"] == round(float(certificate.upper), 9)
+    assert (
+        Fraction(str(text["upper"])) >= certificate.upper > Fraction(str(text["upper"])) - Fraction(1, 10**9)
+    )
+    assert Fraction(str(text["lower"])) <= certificate.lower
     assert int(text["bound"][0]) == certificate.bound.numerator
 
 
@@ -327,3 +330,57 @@ def test_numba_and_scipy_are_not_needed_to_check(certificate, classes, monkeypat
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setitem(sys.modules, "scipy", None)
     check(certificate, classes)
+
+
+def test_a_forged_scale_is_refused():
+    random = np.random.default_rng(3)
+    pixels = [random.integers(0, 256, size=(8, 6), dtype=np.uint8) for _ in range(2)]
+    small = solve(pixels, scale=25500)
+    check(small, pixels, scale=25500)
+    with pytest.raises(CertificateError, match="scale"):
+        check(small, pixels)
+    with pytest.raises(CertificateError, match="scale"):
+        check(small, pixels, scale=255)
+    floats = [part / 256 for part in pixels]
+    halved = sealed(solve(floats), floats, scale=solve(floats).scale * 2)
+    with pytest.raises(CertificateError, match="scale"):
+        check(halved, floats)
+
+
+def test_look_alikes_are_refused(classes, certificate):
+    class Generous(Fraction):
+        def __ge__(self, other):
+            return True
+
+        __le__ = __ge__
+
+    class Low(type(certificate)):
+        @property
+        def upper(self):
+            return Fraction(0)
+
+    with pytest.raises(CertificateError, match="fraction"):
+        check(sealed(certificate, classes, bound=Generous(0)), classes)
+    fields = {field.name: getattr(certificate, field.name) for field in dataclasses.fields(certificate)}
+    with pytest.raises(CertificateError, match="not a certificate"):
+        check(Low(**fields), classes)
+
+
+def test_a_field_written_twice_is_damage(tmp_path, certificate):
+    path = certificate.save(tmp_path / "certificate.json")
+    path.write_text(path.read_text().replace('"upper"', '"upper": 0.000000001,\n"upper"', 1))
+    with pytest.raises(DamagedCertificateError, match="twice"):
+        Certificate.load(path)
+
+
+def test_three_logits_may_certify_more_by_constants_of_their_differences():
+    """Why the claim for more than two classes is about (f_y - max f_j) / 2 and 1-Lipschitz logits only."""
+    points = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=float)
+    claimed = check(solve([point[None] for point in points]), [point[None] for point in points]).upper
+    weight = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / 3
+    logits = (points - 0.5) @ weight.T
+    others = logits - np.diag(np.full(4, np.inf))
+    margin = (np.diag(logits) - others.max(axis=1)).min()
+    pairwise = max(np.abs(p - q).sum() for p in weight for q in weight)
+    assert margin / 2 <= float(claimed) + 1e-9
+    assert margin / pairwise > float(claimed) + 0.1

@@ -193,3 +193,24 @@ def test_several_thousand_points_in_two_stages_with_and_without_numba():
 def test_unusable_input_is_refused(classes, options, what):
     with pytest.raises(ValueError, match=what):
         solve(classes, **options)
+
+
+def test_a_start_about_other_points_is_refused():
+    random = np.random.default_rng(5)
+    ours, others = ([random.random((6, 4)) for _ in range(2)] for _ in range(2))
+    with pytest.raises(ValueError, match="other points"):
+        solve(ours, start=solve(others))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 2.5}, {"depth": True}, {"group": 0}, {"scale": 2.5}, {"scale": True}]
+)
+def test_counts_are_whole_numbers(wrong):
+    classes = [np.array([[0, 1]], dtype=np.uint8), np.array([[1, 1]], dtype=np.uint8)]
+    with pytest.raises(ValueError, match="must be"):
+        solve(classes, **wrong)
+
+
+def test_values_beyond_floats_are_refused_with_one_sentence():
+    with pytest.raises(ValueError, match="divide the data"):
+        solve([np.array([[1.7e308]]), np.array([[-1.7e308]])])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import tempfile
 from fractions import Fraction
@@ -11,7 +12,11 @@ from typing import Any
 import numpy as np
 
 FORMAT = "lablib impossibility certificate 1"
-_DECIMALS = ("lower", "upper", "half_separation")  # written beside the fractions, for readers
+_DECIMALS = {
+    "lower": -1,
+    "upper": 1,
+    "half_separation": -1,
+}  # beside the fractions, for readers; 1: rounded up
 _DIGITS = 9
 
 
@@ -36,7 +41,10 @@ class DamagedCertificateError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """A proof that no network of one kind has a certified radius above :attr:`upper` on given points.
+    """A proof that no network of one kind certifies a radius above :attr:`upper` on all of the given points.
+
+    Certifies: by its Lipschitz margin, |f| for a sign classifier, (f_y - max f_j) / 2 for logits; each of them
+    1-Lipschitz in l_inf. Its true robustness may be larger.
 
     The networks: M = ``depth`` affine layers whose rows have l1 norm <= 1, elementwise 1-Lipschitz activations,
     and sorts of groups of G = ``group`` neurons at M - 1 places (depth 1: none, so any standard l_inf-Lipschitz
@@ -91,12 +99,12 @@ class Certificate:
 
     @property
     def upper(self) -> Fraction:
-        """R is at most this: min(bound, half_separation)."""
+        """No network of the kind certifies more than this: min(bound, half_separation)."""
         return min(self.bound, self.half_separation)
 
     @property
     def lower(self) -> Fraction:
-        """R is at least this, so the bound cannot be improved much: min(value, half_separation)."""
+        """This argument cannot prove less than this: min(value, half_separation). No network need reach it."""
         return min(self.value, self.half_separation)
 
     def lambdas(self) -> np.ndarray:
@@ -139,7 +147,7 @@ class Certificate:
         for name in ("bound", "value", "separation"):
             exact = fields[name]
             fields[name] = [str(exact.numerator), str(exact.denominator)]
-        decimals = {name: _decimal(getattr(self, name)) for name in _DECIMALS}
+        decimals = {name: _decimal(getattr(self, name), way) for name, way in _DECIMALS.items()}
         lines = [f'"format": {json.dumps(FORMAT)}']
         lines += [f"{json.dumps(name)}: {text}" for name, text in decimals.items()]
         lines += [f"{json.dumps(name)}: {_dump(value)}" for name, value in fields.items()]
@@ -165,7 +173,9 @@ class Certificate:
     @classmethod
     def from_json(cls, text: str) -> "Certificate":
         """Inverse of :meth:`to_json`. No float is made: decimals are read as fractions."""
-        fields = json.loads(text, parse_float=Fraction, parse_constant=_refuse_constant)
+        fields = json.loads(
+            text, parse_float=Fraction, parse_constant=_refuse_constant, object_pairs_hook=_once_each
+        )
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise ValueError(f"the format is not {FORMAT!r}")
         decimals = {name: fields.pop(name) for name in _DECIMALS}
@@ -179,7 +189,7 @@ class Certificate:
             **{name: value if name == "run" else _tuple(value) for name, value in fields.items()}
         )
         for name, decimal in decimals.items():
-            if decimal != Fraction(_decimal(getattr(certificate, name))):
+            if decimal != Fraction(_decimal(getattr(certificate, name), _DECIMALS[name])):
                 raise ValueError(f"the decimal of {name} does not belong to its fraction")
         return certificate
 
@@ -188,14 +198,21 @@ def _dump(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def _decimal(exact: Fraction) -> str:
-    """Return the fraction rounded to nine decimals: ``0.093106471``."""
-    units = round(exact * 10**_DIGITS)
+def _decimal(exact: Fraction, way: int) -> str:
+    """Return the fraction with nine decimals, ``0.093106471``, rounded up (1) or down (-1)."""
+    units = math.ceil(exact * 10**_DIGITS) if way > 0 else math.floor(exact * 10**_DIGITS)
     return f"{units // 10**_DIGITS}.{units % 10**_DIGITS:0{_DIGITS}d}"
 
 
 def _tuple(value: Any) -> Any:
     return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a field stands there twice")
+    return fields
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,7 +1,13 @@
 """The independent checker: is the certificate's claim true of these points? Integers and fractions only.
 
+**What is bounded.** The radius a network *certifies* by its Lipschitz margins: |f| for a sign classifier that is
+1-Lipschitz in l_inf, (f_y - max f_j) / 2 for logits that are 1-Lipschitz each. Not its true robustness, which no
+argument about Lipschitz constants can bound: f / 1000 is a standard network with the same decisions. And with more
+than two classes a network may certify more by other means, such as a constant for each *difference* of logits; for
+those, take the classes two by two: (f_y - f_y') / (its budget) is a scalar standard network again.
+
 **Why a certificate proves a bound.** Let f_1 .. f_C be the logits of a network as in
-:class:`~.certificate.Certificate`, and suppose it has certified radius >= r (from Lipschitz margins) on all points.
+:class:`~.certificate.Certificate`, and suppose it certifies radius >= r by its margins on all points.
 *Margins.* For a in class y, b in class y': (f_y - f_y')(a) >= 2r and (f_y' - f_y)(b) >= 2r. Added up:
 4r <= [f_y(a) - f_y(b)] + [f_y'(b) - f_y'(a)].
 *Budget lemma.* |f_y(a) - f_y(b)| <= sum_j lambda^y_j |a_j - b_j|: an affine row with l1 norm <= 1 mixes budgets, an
@@ -16,7 +22,7 @@ whatever the budgets are: :attr:`bound`. (Two classes: both sums have the same v
 budgets gives r <= 1/2 sum_j lambda_j |a_j - b_j|, the form with one budget; so one row is stored.)
 *Cap.* Balls of radius r around a and b are disjoint in a classifier, so r <= 1/2 ||a - b||_inf for every pair.
 
-**Why the bound cannot be improved much.** Any budgets give the radius min over *all* pairs of
+**Why this argument proves no less.** Any budgets give the radius min over *all* pairs of
 1/4 sum_j (lambda^y + lambda^y')_j |a_j - b_j|: :attr:`value` is below the optimum of the linear program. This takes a
 look at every pair; ``exhaustive=False`` leaves it out, and the upper bound stands all the same.
 
@@ -46,7 +52,11 @@ class CertificateError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """What was verified: R <= ``upper`` and, if ``exhaustive``, R >= ``lower`` and that no pair is closer."""
+    """What was verified: R <= ``upper`` and, if ``exhaustive``, R >= ``lower`` and that no pair is closer.
+
+    R is the optimum of the linear program. No network of the kind certifies more than ``upper``; whether one
+    reaches ``lower`` is another question.
+    """
 
     upper: Fraction
     lower: Fraction
@@ -59,6 +69,7 @@ def check(
     certificate: Certificate,
     classes: Sequence[np.ndarray],
     *,
+    scale: int | None = None,
     exhaustive: bool = True,
     progress: Progress | None = None,
 ) -> Checked:
@@ -67,6 +78,8 @@ def check(
     Args:
         certificate: to verify; nothing in it is trusted.
         classes: one array (n_c, ...) per class, as given to :func:`.solve.solve`.
+        scale: for integer data, the value that counts as 1.0; default 255 for uint8, else 1. It is yours to say:
+            the one in the certificate is only compared with it.
         exhaustive: also look at all pairs: the lower bound, and that no pair is closer than the separation.
         progress: called with (pairs looked at, pairs in all).
 
@@ -75,7 +88,7 @@ def check(
         ValueError: if the points themselves are unusable.
     """
     arrays = read_classes(classes)
-    _check_form(certificate)
+    check_form(certificate)
     c = certificate
     _require(tuple(map(len, arrays)) == c.sizes, "the number of points per class is another")
     _require(len(c.names) == len(arrays), "the number of classes is another")
@@ -83,9 +96,12 @@ def check(
         digest(arrays, c.statement) == c.digest,
         "digest: this is not the data, or not the statement, it is about",
     )
-    integers, scale = as_integers(arrays, c.scale)
+    integers, scale = as_integers(arrays, scale)
     _require(integers[0].shape[1] == c.dimension, "the points have another dimension")
-    _require(scale == c.scale, "the data have another scale")
+    _require(
+        scale == c.scale,
+        f"scale: {c.scale} counts as 1.0 in it, {scale} in the data (pass scale= if that is wrong)",
+    )
     _require(c.budget == budget_of(c.dimension, c.depth, c.group), "the budget is not min(d, G^(M-1))")
     _check_pairs(c)
     proven = dual_bound(integers, scale, c.pairs, c.weights, c.budget)
@@ -126,18 +142,23 @@ def dual_bound(
     return Fraction(largest, 4 * sum(weights) * scale)
 
 
-def _check_form(c: Certificate) -> None:
-    """Every field has the type it must have; a bool, a float or a fraction is no integer."""
+def check_form(c: Certificate) -> None:
+    """Require that every field has the type it must have; a bool, a float or a fraction is no integer.
+
+    Raises:
+        CertificateError: naming what is wrong.
+    """
+    _require(type(c) is Certificate, "form: not a certificate")
     counts = [c.dimension, c.depth, c.group, c.budget, c.scale, c.weight_sum, c.denominator]
     _require(all(map(_positive, counts)), "form: a count is not a positive integer")
     _require(c.norm == "linf", "form: the only norm is linf")
     exact = (c.bound, c.value, c.separation)
     _require(
-        all(isinstance(number, Fraction) and number >= 0 for number in exact), "form: a claim is no fraction"
+        all(type(number) is Fraction and number >= 0 for number in exact), "form: a claim is no fraction"
     )
     lists = (c.names, c.sizes, c.pairs, c.weights, c.budgets)
-    _require(all(isinstance(field, tuple) for field in lists), "form: a list is missing")
-    _require(all(isinstance(name, str) for name in c.names), "form: a name is not a string")
+    _require(all(type(field) is tuple for field in lists), "form: a list is missing")
+    _require(all(type(name) is str for name in c.names), "form: a name is not a string")
     _require(len(set(c.names)) == len(c.names), "form: two classes have one name")
     _require(all(map(_positive, c.sizes)), "form: a class size is not a positive integer")
 

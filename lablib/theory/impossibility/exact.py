@@ -55,13 +55,15 @@ def as_integers(classes: Sequence[np.ndarray], scale: int | None = None) -> tupl
     """
     flat = [points.reshape(len(points), -1) for points in read_classes(classes)]
     dtype = flat[0].dtype
-    if scale is not None and scale < 1:
+    if scale is not None and (
+        isinstance(scale, bool) or not isinstance(scale, int | np.integer) or scale < 1
+    ):
         raise ValueError(f"scale {scale} must be a positive integer")
     if dtype.kind == "f":
         return _floats_as_integers(flat)
     reach = max(abs(int(extreme)) for points in flat for extreme in (points.min(), points.max()))
     wide = object if reach >> _WIDE_BITS else np.int64
-    return [points.astype(wide) for points in flat], scale or (255 if dtype == np.uint8 else 1)
+    return [points.astype(wide) for points in flat], int(scale or 0) or (255 if dtype == np.uint8 else 1)
 
 
 def _floats_as_integers(flat: list[np.ndarray]) -> tuple[list[np.ndarray], int]:

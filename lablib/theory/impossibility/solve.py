@@ -60,7 +60,9 @@ def solve(
     compiled: bool | None = None,
     progress: Progress | None = None,
 ) -> Certificate:
-    """Return a certificate with ``lower`` and ``upper`` bounds on R, the largest certified radius possible.
+    """Return a certificate with ``lower`` and ``upper`` bounds on R, above which no such network certifies a radius.
+
+    What "certifies" means, and why R bounds it, stands in :mod:`.check`.
 
     Args:
         classes: per class an array (n_c, ...), of one dtype and shape per point.
@@ -70,13 +72,13 @@ def solve(
         group: neurons G per sorted group; 2 is MaxMin. With M = 1 it plays no part.
         tolerance: stop at upper - lower <= tolerance * upper, or where R = half the l_inf separation.
         max_seconds: stop there with the bounds found so far, which are proven all the same.
-        start: a certificate for the same points (another depth, say): its pairs and budgets are a good start,
-            its separation is taken over.
+        start: a certificate for the same points at another depth: its pairs and budgets are a good start, its
+            separation is taken over.
         compiled: use numba; default: where it is installed.
         progress: called with (round, lower, upper) radius in data units.
 
     Raises:
-        ValueError: for unusable points, names, depth, group or tolerance.
+        ValueError: for unusable points, names, depth, group, tolerance or start.
     """
     arrays = read_classes(classes)
     names = tuple(map(str, range(len(arrays)) if names is None else names))
@@ -84,8 +86,8 @@ def solve(
         raise ValueError(
             f"names {list(names)} do not tell {len(arrays)} classes apart; give one name per class"
         )
-    if depth < 1 or group < 1:
-        raise ValueError(f"depth {depth} and group {group} must be at least 1")
+    if any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1 for n in (depth, group)):
+        raise ValueError(f"depth {depth} and group {group} must be whole numbers of at least 1")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance {tolerance} must lie between 0 and 1")
     began = time.perf_counter()
@@ -93,6 +95,8 @@ def solve(
     budget = budget_of(integers[0].shape[1], depth, group)
     if start is None:
         separation, separation_pair = _separation(integers, scale, compiled)
+    elif start.scale != scale or start.digest != digest(arrays, start.statement):
+        raise ValueError("start is a certificate about other points; leave it out or give one about these")
     else:
         separation, separation_pair = start.separation, start.separation_pair
     after_separation = time.perf_counter()
@@ -149,7 +153,12 @@ class _Search:
     def __init__(self, integers, scale, budget, compiled, progress, deadline):
         low = min(int(points.min()) for points in integers)
         reach = max(max(int(points.max()) for points in integers) - low, 1)
-        self.unit = reach / scale
+        try:
+            self.unit = reach / scale
+        except OverflowError:
+            raise ValueError(
+                "the values span more than a float can hold; divide the data by a constant"
+            ) from None
         self.points = [((points - low) / reach).astype(np.float32) for points in integers]
         self.spread = np.std(np.concatenate([part[:1000] for part in self.points]), axis=0)
         self.budget, self.compiled, self.progress, self.deadline = budget, compiled, progress, deadline
