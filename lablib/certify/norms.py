@@ -15,7 +15,7 @@ from lablib.layers.intact import check_intact, is_chain, plain_class
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
 from lablib.layers.sequential import ConvexResidual, guarantee
 from lablib.ops.conv_norms import bound_conv_norm
-from lablib.ops.norms import bound_matrix_norm, check_norm
+from lablib.ops.norms import NOT_FINITE, bound_matrix_norm, check_norm
 from lablib.ops.rounding import EPS64
 
 # Exactly these classes: a subclass may compute something else with its weights.
@@ -43,7 +43,7 @@ def bound_operator_norm(module: nn.Module, norm: str, grid: int | None = None) -
     with torch.no_grad():
         bound = _bound(module, norm, grid or 64)
     if not math.isfinite(bound):
-        raise ValueError("the weights are not finite or too large; look for the step that made them so")
+        raise ValueError(NOT_FINITE)
     return bound
 
 

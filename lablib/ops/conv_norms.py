@@ -126,7 +126,7 @@ def _grid_size(degree: int, grid: int | None) -> int:
         raise ValueError(
             f"a grid of {size} frequencies cannot bound a kernel of degree {degree}; use more than that"
         )
-    return size
+    return size if degree else 1  # one tap: the same at every frequency
 
 
 def _check_kernel(kernel: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from lablib.ops.rounding import EPS64, sum_allowance
 
 NORMS = ("l1", "l2", "linf")
+NOT_FINITE = "the weights are not finite or too large to compute with; look for the step that made them so"
 
 
 def check_norm(norm: str) -> str:
@@ -67,9 +68,7 @@ def bound_spectral_norm(weight: Tensor) -> Tensor:
     try:
         largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0.0)
     except torch.linalg.LinAlgError as error:
-        raise ValueError(
-            "the weights are not finite or too large to square; look for the step that made them so"
-        ) from error
+        raise ValueError(NOT_FINITE) from error
     # Squares below 2^-1074 underflow: their square roots, for all entries together, are in the last term.
     underflow = math.sqrt(long * short) * 2.0**-536
     return largest.sqrt() * (1.0 + 4.0 * (long + short) * short * EPS64) + underflow

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lablib.ops.conv_norms import bound_conv_near_orthonormal, bound_conv_spectral, from_phases
-from lablib.ops.norms import bound_near_orthonormal, bound_spectral_norm
+from lablib.ops.norms import NOT_FINITE, bound_near_orthonormal, bound_spectral_norm
 
 
 def cayley(free: Tensor) -> Tensor:
@@ -15,11 +15,17 @@ def cayley(free: Tensor) -> Tensor:
     and defined everywhere, since 1 + S is never singular. At n = 1024 in float32 it is seven times faster than
     the matrix exponential, and closer to orthogonal; Bjorck iterations stopped early are far from it and
     diverge on badly scaled input.
+
+    Raises:
+        ValueError: if the entries are so large that 1 + S cannot be solved with.
     """
     free = free.to(_solvable(free.dtype))
     skew = (free - free.mT) / 2
     identity = torch.eye(free.shape[-1], dtype=free.dtype, device=free.device)
-    return torch.linalg.solve(identity + skew, identity - skew)
+    try:
+        return torch.linalg.solve(identity + skew, identity - skew)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(NOT_FINITE) from error
 
 
 def orthonormal_matrix(free: Tensor, base: Tensor) -> Tensor:

@@ -86,8 +86,8 @@ def test_half_precision_weights_stay_bounded(case, dtype):
             assert made.isfinite().all()
         norms, claim = layers.guarantee(module)
         for norm in norms:
-            # The grid of the l2 bound of convolutions alone is 2e-4 above the norm.
-            assert bound_operator_norm(module, norm, grid=256) <= claim * (1 + 1e-3)
+            # The grid of the l2 bound of convolutions alone is 6e-4 above the norm.
+            assert bound_operator_norm(module, norm, grid=128) <= claim * (1 + 1e-3)
 
 
 @each_case
@@ -144,7 +144,7 @@ def test_empty_batches_and_nan(case):
 
 @each_case
 def test_one_sample_alone(case):
-    """Vectors also go without a batch axis, images into convolutions are refused; jacrev and vmap enter every layer."""
+    """Vectors also go without a batch axis, images do not; jacrev and vmap enter every layer."""
     module = built(case)
     x = torch.randn(2, *case.shapes[0])
     whole = module(x)
