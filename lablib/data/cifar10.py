@@ -5,7 +5,8 @@ is returned depends on that: each row has a digest, sha256 of its label byte and
 checksum of a split is the sha256 of its sorted digests, and rows are returned in the order of their digests,
 not in that of the official files. "The first n of a class" is so the same n images from every source.
 
-The batches are pickles, which can run code when read: :class:`_ArrayUnpickler` admits arrays and plain data.
+The batches are pickles, which can run code when read, and a pickled NumPy dtype can make any bytes count as
+pointers. :class:`_BatchUnpickler` admits plain data only: a pickled array becomes a record of its bytes.
 """
 
 import hashlib
@@ -87,16 +88,41 @@ def _read_archive(archive: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return batches
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays, numbers, strings, lists and dicts; refuses every other class or function."""
+class _Bytes8:
+    """Stands in for the dtype of a pickled array: uint8 and nothing else."""
+
+    def __init__(self, name: str | bytes, *_flags: object) -> None:
+        if name not in ("u1", "|u1", b"u1", b"|u1"):
+            raise pickle.UnpicklingError(f"it holds numbers of type {name!r}, not uint8")
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore byte order, fields and flags: they mean nothing for single bytes."""
+
+
+class _Rows:
+    """Stands in for a pickled array: rows of 3,072 bytes, and no NumPy code reads what the file says."""
+
+    def __init__(self, *_kind: object) -> None:
+        self.values: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, shape, kind, columns_first, content = state
+        if type(kind) is not _Bytes8 or type(content) is not bytes or len(shape) != 2 or shape[1] != 3072:
+            raise pickle.UnpicklingError("it holds an array that is not rows of 3072 bytes")
+        order = "F" if columns_first else "C"
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order=order)
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Reads numbers, strings, lists, dicts and byte arrays; refuses every other class or function."""
 
     def find_class(self, module: str, name: str) -> object:
-        """Return one of the four things that a pickled array refers to."""
+        """Return a stand-in for one of the four things that a pickled array refers to."""
         # batches written with NumPy 1 and 2 name the same function by two module paths
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np._core.multiarray._reconstruct
+            return _Rows
         if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+            return _Rows if name == "ndarray" else _Bytes8
         if (module, name) == ("_codecs", "encode"):
             return _encode_latin1
         raise pickle.UnpicklingError(f"it refers to {module}.{name}")
@@ -112,15 +138,17 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
 def _read_batch(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (N, 3072) uint8 and labels (N,) int64 of one pickled batch."""
     try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        rows, labels = batch[b"data"], np.asarray(batch[b"labels"])
+        batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
+        rows, labels = batch[b"data"], batch[b"labels"]
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DamagedDataError(path, f"is not a CIFAR-10 batch ({type(error).__name__}: {error})") from error
-    right_rows = isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.shape[1:] == (3072,)
-    right_labels = labels.dtype.kind == "i" and labels.shape == (len(rows),) if right_rows else False
-    if not right_labels or (labels.size and not 0 <= labels.min() <= labels.max() < len(CLASS_NAMES)):
+    right_rows = isinstance(rows, _Rows) and rows.values is not None
+    right_labels = isinstance(labels, list) and all(
+        type(label) is int and 0 <= label < len(CLASS_NAMES) for label in labels
+    )
+    if not right_rows or not right_labels or len(labels) != len(rows.values):
         raise DamagedDataError(path, "does not hold uint8 rows of 3072 with one label in 0..9 each")
-    return rows, labels.astype(np.int64)
+    return rows.values, np.array(labels, dtype=np.int64)
 
 
 def _canonical(

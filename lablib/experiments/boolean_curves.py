@@ -92,7 +92,7 @@ def run(config: Config) -> dict[str, Any]:
     at = config.curve_at
     curves = {family.name: parts[f"{family.name} {at}"]["curves"] for family in FAMILIES}
     seconds = sum(parts[f"{family.name} {d}"]["seconds"] for d, family in jobs)
-    metrics = {
+    return {
         "search_seconds": round(seconds, 1),
         "optimum": OPTIMUM,
         "families": {family.name: dataclasses.asdict(family.architecture) for family in FAMILIES},
@@ -100,8 +100,6 @@ def run(config: Config) -> dict[str, Any]:
         "curve_at": at,
         "curves": curves,
     }
-    parts.finish(metrics)
-    return metrics
 
 
 def train_family(

@@ -134,14 +134,12 @@ def run(config: Config) -> dict[str, Any]:
     seconds = sum(parts[group]["seconds"] for group in functions)
     for row in rows:
         row["program"] = _program_bounds(BooleanFunction([int(bit) for bit in row["table"]]))
-    metrics = {
+    return {
         "search_seconds": round(seconds, 1),
         "reached": REACHED,
         "functions": rows,
         "summary": summary(rows),
     }
-    parts.finish(metrics)
-    return metrics
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,15 +1,23 @@
-"""Finished parts of a long run, kept in one JSON file beside the result until the run is complete."""
+"""Finished parts of a long run, kept in one JSON file beside the result until that is written."""
 
-import contextlib
 import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lablib.experiments.results import atomic_write, results_dir
+from lablib.experiments.results import atomic_write, plain, results_dir
+
+
+def partial_file(name: str, mode: str) -> Path:
+    """Return where the parts of a recipe are kept; a recipe deletes it once its result is written."""
+    return results_dir(mode) / f"{name}.partial.json"
 
 
 class Checkpoint:
     """Parts of one run by name. A file from another config is ignored and overwritten.
+
+    A damaged file is ignored too, with a line on stderr.
 
     Args:
         name: of the recipe; the file is ``<name>.partial.json`` in the folder of results.
@@ -18,13 +26,22 @@ class Checkpoint:
     """
 
     def __init__(self, name: str, mode: str, config: Mapping[str, Any]) -> None:
-        self.path = results_dir(mode) / f"{name}.partial.json"
+        self.path = partial_file(name, mode)
         self._config = json.loads(json.dumps(config))
-        self._parts: dict[str, Any] = {}
-        with contextlib.suppress(OSError, json.JSONDecodeError, KeyError, TypeError):
-            stored = json.loads(self.path.read_text())
-            if stored["config"] == self._config:
-                self._parts = stored["parts"]
+        self._parts = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            stored = json.loads(self.path.read_bytes())
+            config, parts = stored["config"], stored["parts"]
+            if not isinstance(parts, dict):
+                raise TypeError("parts are not a dict")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            print(f"{self.path} is damaged ({error}) and ignored: the run starts anew", file=sys.stderr)
+            return {}
+        return parts if config == self._config else {}
 
     def __contains__(self, part: str) -> bool:
         return part in self._parts
@@ -33,15 +50,8 @@ class Checkpoint:
         return self._parts[part]
 
     def __setitem__(self, part: str, value: Any) -> None:
-        self._parts[part] = value
+        parts = self._parts | {part: value}
+        text = json.dumps({"config": self._config, "parts": parts}, default=plain)  # fails before a change
         with atomic_write(self.path) as file:
-            json.dump({"config": self._config, "parts": self._parts}, file)
-
-    def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Delete the file, but only if the metrics can be written as a result: else the parts stay.
-
-        Raises:
-            ValueError: if a metric is not plain JSON (NaN and infinity included).
-        """
-        json.dumps(metrics, allow_nan=False)
-        self.path.unlink(missing_ok=True)
+            file.write(text)
+        self._parts = parts

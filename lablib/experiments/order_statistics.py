@@ -57,7 +57,6 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                 bar.set_postfix_str(f"d = {d}")
                 parts[str(d)] = _row(d, config, bar.update)
     rows = [parts[str(d)] for d in config.dims]
-    parts.remove()
     return {"order": 1, "depth": DEPTH, "group": GROUP, "rows": rows}, surfaces(config)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lablib.experiments import RECIPES, load_recipe
+from lablib.experiments.checkpoint import partial_file
 from lablib.experiments.results import MODES, current_mode, figures_dir, read_result, write_result
 
 HELP = "run recipes and redraw their figures (size by LABLIB_MODE or --mode)"
@@ -49,6 +50,7 @@ class Recipe:
             arrays=arrays,
             seconds=time.perf_counter() - start,
         )
+        partial_file(self.name, mode).unlink(missing_ok=True)  # only now: a result that fails keeps its parts
         return read_result(self.name, mode)
 
     def redraw(self, mode: str | None = None) -> list[str]:

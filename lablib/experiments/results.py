@@ -1,16 +1,20 @@
 """Result files: the numbers that figures, notebooks and the scoreboard read.
 
 ``figures/results/<name>.json`` holds config, seed, commit, package versions, device, wall time and metrics;
-``<name>.npz`` beside it holds arrays, where there are any. Writing is atomic: a full disk or Ctrl-C
-leaves the earlier file as it was.
+``<name>.npz`` beside it holds arrays, where there are any, and the JSON file their sha256. Writing is atomic: a
+full disk or Ctrl-C leaves the earlier file as it was. Should the two files be of different runs (stopped just
+between them, or one restored alone), reading says so.
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import platform
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -96,18 +100,24 @@ def write_result(
     """Write one result file (and its arrays) and return its path.
 
     Raises:
-        ValueError: if a metric is not plain JSON (NaN and infinity included).
+        ValueError: if a metric is not plain JSON (NaN and infinity included), the name is not a file name, or an
+            array holds objects or is called ``file`` or ``allow_pickle``, which NumPy does not store.
     """
+    path = _result_file(name, mode)
     record = {"name": name, "mode": mode, "config": dict(config), "seconds": round(seconds, 2)}
     record |= describe_machine(device) | {"metrics": dict(metrics)}
-    text = json.dumps(record, indent=1, allow_nan=False, default=_plain) + "\n"
-    folder = results_dir(mode)
-    if arrays:
-        with atomic_write(folder / f"{name}.npz", "wb") as file:
-            np.savez_compressed(file, **arrays)
-    with atomic_write(folder / f"{name}.json") as file:
+    packed = _pack(arrays) if arrays else None
+    if packed is not None:
+        record["arrays_sha256"] = hashlib.sha256(packed).hexdigest()
+    text = json.dumps(record, indent=1, allow_nan=False, default=plain) + "\n"
+    with atomic_write(path) as file:
         file.write(text)
-    return folder / f"{name}.json"
+        if packed is not None:  # inside: it takes its place just before the JSON file does
+            with atomic_write(path.with_suffix(".npz"), "wb") as stored:
+                stored.write(packed)
+    if packed is None:
+        path.with_suffix(".npz").unlink(missing_ok=True)
+    return path
 
 
 def read_result(name: str, mode: str | None = None) -> dict[str, Any]:
@@ -115,23 +125,54 @@ def read_result(name: str, mode: str | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if it was never made; the message says which command makes it.
-        ValueError: if the file is damaged.
+        ValueError: if a file is damaged, or the arrays are not those of the JSON file.
     """
-    path = results_dir(mode) / f"{name}.json"
+    path = _result_file(name, mode)
+    again = f"restore it, or make it again: python -m lablib figures {name}"
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; make it: python -m lablib figures {name}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it, or run: lablib figures {name}") from None
-    arrays = path.with_suffix(".npz")
-    if arrays.exists():
-        with np.load(arrays, allow_pickle=False) as stored:
-            record["arrays"] = {key: stored[key] for key in stored.files}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {again}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict):
+        raise ValueError(f"{path} is damaged (it holds no metrics); {again}")
+    if "arrays_sha256" in record:
+        try:
+            record["arrays"] = _unpack(path.with_suffix(".npz"), record["arrays_sha256"])
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path.with_suffix('.npz')} is damaged ({error}); {again}") from None
     return record
 
 
-def _plain(value: Any) -> Any:
+def _result_file(name: str, mode: str | None) -> Path:
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise ValueError(f"a result is called by a plain file name, not {name!r}")
+    return results_dir(mode) / f"{name}.json"
+
+
+def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the content of an npz file."""
+    for key, values in arrays.items():
+        if key in ("file", "allow_pickle"):  # arguments of NumPy's function
+            raise ValueError(f"an array cannot be called {key!r}; give it another name")
+        if np.asarray(values).dtype.hasobject:
+            raise ValueError(f"the array {key!r} holds objects; give numbers or strings")
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
+def _unpack(path: Path, digest: str) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file with this sha256."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("its arrays are not those of the JSON file")
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def plain(value: Any) -> Any:
     """Turn NumPy scalars and arrays into JSON numbers and lists."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()

@@ -6,6 +6,10 @@ on the vertices: each relevant j has a sensitive edge, on which the output moves
 lambda_j by the budget lemma (:mod:`lablib.theory.budget`), and the lambda_j sum to at most 1. The 2m end
 points of those edges are enough. For symmetric functions this is Thm 3.5 of the SortNet paper (arXiv
 2210.01787).
+
+Certified radius means the Lipschitz margin |f(x)| at a vertex with the right sign: what the network proves
+by itself. It says nothing against the true robustness of sign(f), which may be larger: dividing all rows by a
+constant makes any network standard and moves no decision boundary, only the margins shrink.
 """
 
 import ast
@@ -96,7 +100,8 @@ class BooleanFunction:
             variables: d; by default the largest index that occurs.
 
         Raises:
-            ValueError: if the expression has anything else in it, or no variable; the message names the part.
+            ValueError: if the expression is not a text, or has anything else in it, or no variable (the message
+                names the part); or if the number of variables is not an integer from 1 to 20.
 
         >>> BooleanFunction.from_expression("x1 and not x2").table.astype(int)
         array([0, 1, 0, 0])
@@ -105,10 +110,10 @@ class BooleanFunction:
         indices = [_variable(node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)]
         d = max(indices, default=-1) + 1 if variables is None else variables
         if d == 0:
-            raise ValueError(f"{expression!r} has no variable; use x1, x2, ... or give their number")
+            raise ValueError(f"{_cut(expression)} has no variable; use x1, x2, ... or give their number")
         _check_variables(d)
         if max(indices, default=-1) >= d:
-            raise ValueError(f"{expression!r} uses x{max(indices) + 1}, but there are {d} variables")
+            raise ValueError(f"{_cut(expression)} uses x{max(indices) + 1}, but there are {d} variables")
         try:
             return cls(_evaluate(tree, (np.arange(1 << d)[:, None] >> np.arange(d)) & 1 == 1))
         except RecursionError:
@@ -156,7 +161,9 @@ class BooleanFunction:
 
     @property
     def bound(self) -> Fraction:
-        """1/(2m): the largest certified radius that a standard network can have on the vertices.
+        """1/(2m): no standard network certifies a larger radius on the vertices by its margin |f(x)|.
+
+        Not a bound of true robustness; see the module's docstring.
 
         Raises:
             ValueError: if the function is constant (a constant network is robust to every radius).
@@ -234,6 +241,8 @@ def all_functions_up_to_symmetry(d: int) -> list[BooleanFunction]:
 
 
 def _check_variables(d: int) -> None:
+    if type(d) is bool or not isinstance(d, int | np.integer):
+        raise ValueError(f"the number of variables is an integer, not {d!r}")
     if not 1 <= d <= MAX_VARIABLES:
         raise ValueError(f"the number of variables lies between 1 and {MAX_VARIABLES}, not {d}")
 
@@ -243,21 +252,30 @@ def _ones(d: int) -> np.ndarray:
     return ((np.arange(1 << d)[:, None] >> np.arange(d)) & 1).sum(axis=1)
 
 
+def _cut(text: str) -> str:
+    """Quote a text for a message, short enough to read."""
+    return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
+
+
 def _parse(expression: str) -> ast.expr:
+    if not isinstance(expression, str):
+        raise ValueError(
+            f"an expression is a text such as 'x1 & (x2 | ~x3)', not {type(expression).__name__}"
+        )
     try:
         return ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"{expression!r} is not an expression ({error}); write e.g. x1 & (x2 | ~x3)"
+            f"{_cut(expression)} is not an expression ({error}); write e.g. x1 & (x2 | ~x3)"
         ) from None
 
 
 def _variable(name: str) -> int:
     digits = name[1:]
     if not name.startswith("x") or not digits.isascii() or not digits.isdigit() or digits.startswith("0"):
-        raise ValueError(f"unknown name {name!r}; the variables are x1, x2, ...")
+        raise ValueError(f"unknown name {_cut(name)}; the variables are x1, x2, ...")
     if len(digits) > 3 or int(digits) > MAX_VARIABLES:
-        raise ValueError(f"{name} is out of range; at most {MAX_VARIABLES} variables are possible")
+        raise ValueError(f"{_cut(name)} is out of range; at most {MAX_VARIABLES} variables are possible")
     return int(digits) - 1
 
 
@@ -281,5 +299,5 @@ def _evaluate(node: ast.expr, columns: np.ndarray) -> np.ndarray:
             combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
             return combine.reduce([_evaluate(value, columns) for value in values])
     raise ValueError(
-        f"{ast.unparse(node)!r} is not allowed; use x1, x2, ..., & | ^ ~, and or not, 0, 1 and ()"
+        f"{_cut(ast.unparse(node))} is not allowed; use x1, x2, ..., & | ^ ~, and or not, 0, 1 and ()"
     )

@@ -30,15 +30,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lablib.theory.network import (
-    Layer,
-    activation_constant,
-    apply_layer,
-    evaluate,
-    fractions,
-    output_shapes,
-    trace,
-)
+from lablib.theory.network import activation_constant, apply_layer, evaluate, fractions, trace
+from lablib.theory.shapes import Layer, output_shapes
 
 _CHUNK_ENTRIES = 1 << 23  # input coordinates are propagated in chunks of about 64 MB
 
@@ -163,6 +156,8 @@ def flow(layers: Sequence[Layer], x, y) -> list[FlowStep]:
     if x.shape != y.shape:
         raise ValueError(f"the two points must have one shape, not {x.shape} and {y.shape}")
     exact = x.dtype == object
+    if not exact:
+        x, y = x.astype(np.float64), y.astype(np.float64)
     matrices = [_unit_vectors(x.shape, exact).reshape(x.size, x.size), *budgets(layers, x.shape, exact=exact)]
     outputs = trace(layers, np.stack([x, y]))
     gap = np.abs(outputs[0][0] - outputs[0][1]).reshape(-1)
@@ -191,8 +186,14 @@ def _propagate(layers: Sequence[Layer], b: np.ndarray) -> np.ndarray:
 def _linear(layer: Layer, b: np.ndarray) -> np.ndarray:
     magnitudes = {**layer, "bias": None}
     if "weight" in layer:
-        magnitudes["weight"] = np.abs(np.asarray(layer["weight"]))
+        magnitudes["weight"] = _magnitudes(layer["weight"], b)
     return apply_layer(magnitudes, b)
+
+
+def _magnitudes(values, b: np.ndarray) -> np.ndarray:
+    """Return |values| in the arithmetic of b; first widened, because |-128| is not an int8."""
+    wide = fractions(values) if b.dtype == object else np.asarray(values).astype(np.float64)
+    return np.asarray(np.abs(wide))
 
 
 def _residual(layer: Layer, b: np.ndarray) -> np.ndarray:
@@ -202,8 +203,7 @@ def _residual(layer: Layer, b: np.ndarray) -> np.ndarray:
 
 
 def _activation(layer: Layer, b: np.ndarray) -> np.ndarray:
-    constant = np.asarray(activation_constant(layer))
-    constant = fractions(constant) if b.dtype == object else constant.astype(np.float64)
+    constant = _magnitudes(activation_constant(layer, exact=b.dtype == object), b)
     return b * (constant.reshape(-1, *[1] * (b.ndim - 2)) if constant.ndim else constant)
 
 
@@ -217,9 +217,7 @@ def _linf_distance(layer: Layer, b: np.ndarray) -> np.ndarray:
 
 
 def _sortnet(layer: Layer, b: np.ndarray) -> np.ndarray:
-    weight = np.sort(np.abs(np.asarray(layer["weight"])), axis=1)
-    weight = fractions(weight) if b.dtype == object else weight.astype(np.float64)
-    return np.sort(b, axis=1) @ weight.T
+    return np.sort(b, axis=1) @ np.sort(_magnitudes(layer["weight"], b), axis=1).T
 
 
 _RULES = {

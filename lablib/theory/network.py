@@ -15,20 +15,20 @@ Shapes: B points, F features, (C, H, W) image features. The layers:
 - ``{"op": "sortnet", "weight": (out, F), "center": (out, F), "bias"}``: sum_k w_k |x + c|_(k) + b, where
   |.|_(k) is the k-th largest (SortNet paper, arXiv 2210.01787, Section 4)
 
-Arithmetic follows the input: an object array is taken as fractions and the result is exact (weights that are
-floats are dyadic rationals, so they count as they are). Integers stay integers until they meet fractions
-among the weights, and then become fractions: exact and fast. Floats give NumPy's own arithmetic.
+Arithmetic follows the input. An object array is taken as fractions and the result is exact (weights that are
+floats are dyadic rationals, so they count as they are). Integers of any type stay exact: as int64 where no
+sum can overflow, else as Python's integers in an object array. If the network holds floats, they become
+float64 instead. Floats give NumPy's own arithmetic.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-Layer = Mapping[str, Any]
-EXACT_KINDS = ("relu", "abs", "identity", "leaky", "prelu", "piecewise_linear")
-FLOAT_KINDS = ("tanh", "softplus")
+from lablib.theory.shapes import EXACT_KINDS, FLOAT_KINDS, Layer, finite, output_shapes
+
 _NUMBERS = ("weight", "bias", "center", "alpha", "slope", "knots", "values")  # entries that hold numbers
 _BLOCK = 1 << 22  # entries of the largest temporary array in distance and sort layers
 
@@ -73,8 +73,7 @@ def evaluate(layers: Sequence[Layer], x) -> np.ndarray:
     Raises:
         ValueError: if a layer does not fit its input (the message names the layer), or x is not finite.
     """
-    x = _points(x)
-    output_shapes(layers, x.shape[1:])
+    x = _points(layers, x)
     for layer in layers:
         x = apply_layer(layer, x)
     return x
@@ -82,9 +81,7 @@ def evaluate(layers: Sequence[Layer], x) -> np.ndarray:
 
 def trace(layers: Sequence[Layer], x) -> list[np.ndarray]:
     """Return x and the output of every layer at x: ``len(layers) + 1`` arrays."""
-    x = _points(x)
-    output_shapes(layers, x.shape[1:])
-    outputs = [x]
+    outputs = [_points(layers, x)]
     for layer in layers:
         outputs.append(apply_layer(layer, outputs[-1]))
     return outputs
@@ -92,35 +89,75 @@ def trace(layers: Sequence[Layer], x) -> list[np.ndarray]:
 
 def apply_layer(layer: Layer, x: np.ndarray) -> np.ndarray:
     """Return one layer's output at x, (B, ...); the layer has been checked by :func:`output_shapes`."""
-    if x.dtype.kind in "iu" and _holds_fractions(layer):
-        x = fractions(x)
+    if x.dtype.kind == "i" and not _fits_int64(layer, x):
+        x = x.astype(object)
     return _APPLY[layer["op"]](layer, x)
 
 
-def _holds_fractions(layer: Layer) -> bool:
-    entries = [layer[key] for key in _NUMBERS if layer.get(key) is not None]
-    return any(np.asarray(entry).dtype == object for entry in entries)
+def _fits_int64(layer: Layer, x: np.ndarray) -> bool:
+    """Say whether this layer stays in integers below 2^62 at x, for the layers where that is quickly seen."""
+    reach = np.abs(x.astype(np.float64)).max(initial=0)
+    if layer["op"] in ("affine", "conv2d"):
+        entries = [np.asarray(layer[key]) for key in ("weight", "bias") if layer.get(key) is not None]
+        if any(entry.dtype.kind not in "iub" for entry in entries):
+            return False
+        reach = reach * row_norms(layer).max() + sum(np.abs(_wide(b, exact=False)).max() for b in entries[1:])
+    elif layer.get("kind", layer["op"]) not in ("flatten", "group_sort", "relu", "abs", "identity"):
+        return False
+    return bool(reach < 2**62)
 
 
-def row_norms(layer: Layer) -> np.ndarray:
+def _points(layers: Sequence[Layer], x) -> np.ndarray:
+    """Return x in the arithmetic in which the network is evaluated; the network has then been checked."""
+    x = finite(x, "input")
+    if x.ndim < 2:
+        raise ValueError(f"give points of shape (B, features), not {x.shape}")
+    output_shapes(layers, x.shape[1:])
+    if x.dtype == object:
+        return fractions(x)
+    if x.dtype.kind not in "iub":
+        return x
+    if _holds_floats(layers):
+        return x.astype(np.float64)
+    return x.astype(object if x.dtype == np.uint64 else np.int64)
+
+
+def _holds_floats(layers: Sequence[Layer]) -> bool:
+    return any(
+        layer.get("kind") in FLOAT_KINDS
+        or _holds_floats(layer.get("branch", ()))
+        or any(np.asarray(layer[key]).dtype.kind == "f" for key in _NUMBERS if layer.get(key) is not None)
+        for layer in layers
+    )
+
+
+def row_norms(layer: Layer, *, exact: bool = False) -> np.ndarray:
     """Return sum |w| of every output neuron (out,): its Lipschitz constant in the l_inf norm.
+
+    Summed in float64, or in fractions if ``exact`` or if the weights are fractions.
 
     Raises:
         ValueError: if the layer is not ``affine``, ``conv2d`` or ``sortnet``.
     """
     if layer["op"] not in ("affine", "conv2d", "sortnet"):
         raise ValueError(f"a {layer['op']} layer has no rows; ask for affine, conv2d or sortnet layers only")
-    weight = _wide(layer["weight"])
+    weight = _wide(layer["weight"], exact)
     return np.abs(weight).reshape(len(weight), -1).sum(axis=1)
 
 
-def activation_constant(layer: Layer):
-    """Return the Lipschitz constant of an elementwise activation: a number, or one per channel (C,)."""
+def activation_constant(layer: Layer, *, exact: bool = False):
+    """Return the Lipschitz constant of an elementwise activation: a number, or one per channel (C,).
+
+    Raises:
+        ValueError: if the kind of activation is unknown.
+    """
     if layer["kind"] in ("leaky", "prelu"):
-        return np.maximum(np.abs(_wide(layer["slope"])), 1)
+        return np.maximum(np.abs(_wide(layer["slope"], exact)), 1)
     if layer["kind"] == "piecewise_linear":
-        knots, values = _wide(layer["knots"]), _wide(layer["values"])
+        knots, values = _wide(layer["knots"], exact), _wide(layer["values"], exact)
         return np.max(np.abs(np.diff(values) / np.diff(knots)))
+    if layer["kind"] not in EXACT_KINDS + FLOAT_KINDS:
+        raise ValueError(f"unknown activation {layer['kind']!r}; choose from {EXACT_KINDS + FLOAT_KINDS}")
     return 1
 
 
@@ -128,7 +165,11 @@ def is_standard(layers: Sequence[Layer], tolerance: float = 0.0) -> bool:
     """Say whether this is a standard l_inf-Lipschitz network (SortNet paper, Section 3.1).
 
     That is: affine and convolution rows with l_1 norm <= 1 + ``tolerance``, average pooling, convex residuals
-    and elementwise 1-Lipschitz activations; nothing that compares features with each other.
+    and elementwise 1-Lipschitz activations; nothing that compares features with each other. With tolerance 0
+    rows and slopes are compared in fractions, exactly.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite, or an activation unknown.
     """
     return all(
         layer["op"] not in ("group_sort", "linf_distance", "sortnet")
@@ -138,153 +179,38 @@ def is_standard(layers: Sequence[Layer], tolerance: float = 0.0) -> bool:
 
 
 def is_lipschitz(layers: Sequence[Layer], tolerance: float = 0.0) -> bool:
-    """Say whether every layer is 1-Lipschitz in the l_inf norm by its form: rows <= 1 + ``tolerance``."""
+    """Say whether every layer is 1-Lipschitz in the l_inf norm by its form, as :func:`is_standard` does."""
     return all(_is_nonexpansive(layer, tolerance, is_lipschitz) for layer in layers)
 
 
 def _is_nonexpansive(layer: Layer, tolerance: float, recurse) -> bool:
+    exact = tolerance == 0
     if layer["op"] in ("affine", "conv2d", "sortnet"):
-        return bool(np.all(row_norms(layer) <= 1 + tolerance))
+        return bool(np.all(row_norms(layer, exact=exact) <= 1 + tolerance))
     if layer["op"] == "activation":
-        return bool(np.all(activation_constant(layer) <= 1 + tolerance))
+        return bool(np.all(activation_constant(layer, exact=exact) <= 1 + tolerance))
     if layer["op"] == "residual":
-        return recurse(layer["branch"], tolerance)
-    return True
-
-
-# --- shapes and checks -------------------------------------------------------------------------------------
-
-
-def output_shapes(layers: Sequence[Layer], input_shape: Sequence[int] | int) -> list[tuple[int, ...]]:
-    """Check every layer against its input and return the feature shape after each one.
-
-    Args:
-        layers: the network.
-        input_shape: F, (F,) or (C, H, W), without the axis of points.
-
-    Raises:
-        ValueError: if a layer is unknown, lacks an entry, is not finite or does not fit; it says which layer.
-    """
-    shape = (input_shape,) if isinstance(input_shape, int | np.integer) else tuple(input_shape)
-    if not shape or any(size < 1 for size in shape):
-        raise ValueError(f"the input shape is {shape}; give F, (F,) or (C, H, W) with positive sizes")
-    shapes = []
-    for number, layer in enumerate(layers):
-        try:
-            shape = _output_shape(layer, shape)
-        except KeyError as error:
-            raise ValueError(f"layer {number} has no entry {error}; see lablib.theory.network") from None
-        except ValueError as error:
-            raise ValueError(f"layer {number}: {error}") from None
-        shapes.append(shape)
-    return shapes
-
-
-def _output_shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    op = layer["op"]
-    if op not in _APPLY:
-        raise ValueError(f"unknown op {op!r}; choose from {', '.join(_APPLY)}")
-    if op in ("affine", "linf_distance", "sortnet"):
-        return _check_dense(layer, shape)
-    if op in ("conv2d", "avg_pool2d"):
-        return _check_window(layer, shape)
-    if op == "flatten":
-        return (int(np.prod(shape)),)
-    if op == "group_sort" and (layer["size"] < 1 or shape[0] % layer["size"]):
-        raise ValueError(f"{shape[0]} features cannot be split into groups of size {layer['size']}")
-    if op == "activation":
-        _check_activation(layer, shape)
-    if op == "residual":
-        if not 0 <= layer["alpha"] <= 1:
-            raise ValueError(f"a convex residual needs 0 <= alpha <= 1, not {layer['alpha']}")
-        if layer["branch"] and output_shapes(layer["branch"], shape)[-1] != shape:
-            raise ValueError(f"the residual branch must keep the shape {shape}")
-    return shape
-
-
-def _check_dense(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    weight = _finite(layer["weight"], "weight")
-    if len(shape) != 1 or weight.ndim != 2 or weight.shape[1] != shape[0] or len(weight) < 1:
-        raise ValueError(
-            f"{layer['op']} weight {weight.shape} does not fit features {shape}; flatten images first, "
-            "and give a weight of shape (out, features)"
-        )
-    if layer["op"] == "sortnet" and _finite(layer["center"], "center").shape != weight.shape:
-        raise ValueError(f"sortnet needs a center of the weight's shape {weight.shape}")
-    _check_bias(layer, len(weight))
-    return (len(weight),)
-
-
-def _check_window(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) != 3:
-        raise ValueError(f"{layer['op']} needs features (C, H, W), not {shape}")
-    if layer["op"] == "conv2d":
-        weight = _finite(layer["weight"], "weight")
-        if weight.ndim != 4 or weight.shape[1] != shape[0]:
-            raise ValueError(f"conv2d weight {weight.shape} does not fit features {shape}")
-        _check_bias(layer, len(weight))
-        channels, kernel, padding = len(weight), weight.shape[2:], layer["padding"]
-    else:
-        channels, kernel, padding = shape[0], layer["kernel"], (0, 0)
-    if min(layer["stride"]) < 1 or min(padding) < 0:
-        raise ValueError(f"{layer['op']} needs a stride >= 1 and a padding >= 0")
-    sizes = [
-        (n + 2 * p - k) // s + 1
-        for n, p, k, s in zip(shape[1:], padding, kernel, layer["stride"], strict=True)
-    ]
-    if min(sizes) < 1:
-        raise ValueError(f"the kernel {tuple(kernel)} is larger than the features {shape}")
-    return (channels, *sizes)
-
-
-def _check_activation(layer: Layer, shape: tuple[int, ...]) -> None:
-    kind = layer["kind"]
-    if kind not in EXACT_KINDS + FLOAT_KINDS:
-        raise ValueError(f"unknown activation {kind!r}; choose from {', '.join(EXACT_KINDS + FLOAT_KINDS)}")
-    if kind in ("leaky", "prelu") and _finite(layer["slope"], "slope").size not in (1, shape[0]):
-        raise ValueError(f"{kind} needs one slope, or one for each of the {shape[0]} channels")
-    if kind == "piecewise_linear":
-        knots, values = _finite(layer["knots"], "knots"), _finite(layer["values"], "values")
-        if knots.ndim != 1 or knots.shape != values.shape or len(knots) < 2 or np.any(np.diff(knots) <= 0):
-            raise ValueError("piecewise_linear needs two or more increasing knots and as many values")
-
-
-def _check_bias(layer: Layer, rows: int) -> None:
-    if layer.get("bias") is not None and _finite(layer["bias"], "bias").shape != (rows,):
-        raise ValueError(f"the bias must have shape ({rows},)")
-
-
-def _finite(values, name: str) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype != object and not np.all(np.isfinite(array)):
-        raise ValueError(f"the {name} holds NaN or infinity")
-    return array
-
-
-def _points(x) -> np.ndarray:
-    x = _finite(x, "input")
-    if x.ndim < 2:
-        raise ValueError(f"give points of shape (B, features), not {x.shape}")
-    if x.dtype == object:
-        return fractions(x)
-    return x.astype(np.int64) if x.dtype == bool else x
+        return 0 <= layer["alpha"] <= 1 and recurse(layer["branch"], tolerance)
+    return layer["op"] in ("avg_pool2d", "flatten", "group_sort", "linf_distance")
 
 
 # --- the layers --------------------------------------------------------------------------------------------
 
 
-def _wide(values) -> np.ndarray:
-    """Return weights as they are if exact, else in float64, so that sums are not rounded to float32."""
-    array = np.asarray(values)
-    return array if array.dtype == object else array.astype(np.float64)
+def _wide(values, exact: bool) -> np.ndarray:
+    """Return weights as fractions if asked or if they are fractions, else in float64, not in a small type."""
+    array = finite(values, "network")
+    return fractions(array) if exact or array.dtype == object else array.astype(np.float64)
 
 
 def _like(values, x: np.ndarray) -> np.ndarray:
-    """Return a parameter in the arithmetic of x: fractions if x holds fractions, floats otherwise."""
+    """Return a parameter in the arithmetic of x: integers or fractions if x is exact, floats otherwise."""
     array = np.asarray(values)
     if x.dtype == object:
-        return fractions(array)
-    return array.astype(np.float64) if array.dtype == object else array
+        return array.astype(object) if array.dtype.kind in "iu" else fractions(array)
+    if x.dtype.kind == "i":  # the caller has seen that they fit
+        return array.astype(np.int64)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def _per_channel(values: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -337,7 +263,8 @@ def _activation(layer: Layer, x: np.ndarray) -> np.ndarray:
     if kind in ("leaky", "prelu"):
         return np.where(x < 0, x * _per_channel(_like(layer["slope"], x), x), x)
     if kind == "piecewise_linear":
-        knots, values = _like(layer["knots"], x), _like(layer["values"], x)
+        numbers = fractions if x.dtype == object else np.float64  # Python would divide integers into floats
+        knots, values = numbers(layer["knots"]), numbers(layer["values"])
         slopes = np.diff(values) / np.diff(knots)
         piece = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(slopes) - 1)
         return values[piece] + slopes[piece] * (x - knots[piece])

@@ -46,8 +46,8 @@ def test_activation_explorer(notebook):
     notebook.show("depth")
     notebook.screenshot("04_first")
     notebook.changing(lambda: notebook.nudge("slope", 10), "slope of leaky ReLU")
-    before, after = notebook.changing(lambda: notebook.nudge("depth", 4, key="ArrowLeft"), "depth")
-    assert int(after) == int(before) - 4
+    before, after = notebook.changing(lambda: notebook.nudge("depth", 2, key="ArrowLeft"), "depth")
+    assert int(after) == int(before) - 2
     notebook.wait_for_text(f"after {after} layers")
     notebook.changing(lambda: notebook.nudge("seed", 1), "seed")
     budgets, _, shares = notebook.bar_positions()

@@ -73,6 +73,55 @@ def test_a_pickle_cannot_run_code(empty_home, write_cifar10, tmp_path, where):
     assert not mark.exists()
 
 
+def _text(value: str) -> bytes:
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+def _number(value: int) -> bytes:
+    return b"J" + value.to_bytes(4, "little", signed=True)
+
+
+def test_a_pickle_cannot_make_bytes_count_as_pointers(empty_home, write_cifar10):
+    """A dtype with an object field and cleared flags: NumPy would follow the address in the data."""
+    address = (0x4141414141414141).to_bytes(8, "little")
+    dtype = b"cnumpy\ndtype\n"
+    fields = b"}" + _text("a") + dtype + _text("O8") + b"\x89\x88\x87R" + _number(0) + b"\x86s"
+    state = b"(" + _number(3) + _text("|") + b"N" + _text("a") + b"\x85" + fields
+    record = dtype + _text("V8") + b"\x89\x88\x87R" + state + _number(8) + _number(1) + _number(0) + b"tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + _number(0) + b"\x85C\x01b\x87R"
+    content = b"C\x08" + address
+    array += b"(" + _number(1) + _number(1) + b"\x85" + record + b"\x89" + content + b"tb"
+    path = write_cifar10(empty_home[0]) / "test_batch"
+    path.write_bytes(b"\x80\x03}C\x04dataK\x00sC\x06labels]" + array + b"as.")
+    with pytest.raises(DamagedDataError, match="numbers of type 'V8', not uint8"):
+        load("cifar10")
+
+
+def test_batch_written_by_python_2_loads(tmp_path):
+    """The official files: bytes as opcode U, the dtype and the array built in protocol 2."""
+    rows = np.arange(2 * 3072).astype(np.uint8).reshape(2, 3072)
+
+    def old(value: bytes) -> bytes:
+        return b"U" + bytes([len(value)]) + value
+
+    dtype = b"cnumpy\ndtype\n" + old(b"u1") + b"K\x00K\x01\x87R"
+    dtype += b"(K\x03" + old(b"|") + b"NNN" + _number(-1) + _number(-1) + b"K\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + old(b"b") + b"\x87R"
+    content = b"T" + rows.nbytes.to_bytes(4, "little") + rows.tobytes()
+    array += b"(K\x01K\x02M\x00\x0c\x86" + dtype + b"\x89" + content + b"tb"
+    batch = b"\x80\x02}(" + old(b"data") + array + old(b"labels") + b"](K\x07K\x03eu."
+    read, labels = cifar10._read_batch(tmp_path, batch)
+    np.testing.assert_array_equal(read, rows)
+    assert labels.tolist() == [7, 3]
+    assert labels.dtype == np.int64
+
+
+def test_rows_stored_column_by_column_load(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (3, 3072)).astype(np.uint8)
+    batch = pickle.dumps({b"data": np.asfortranarray(rows), b"labels": [0, 1, 2]}, protocol=2)
+    np.testing.assert_array_equal(cifar10._read_batch(tmp_path, batch)[0], rows)
+
+
 @pytest.mark.parametrize(
     "batch",
     [
@@ -85,6 +134,12 @@ def test_a_pickle_cannot_run_code(empty_home, write_cifar10, tmp_path, where):
         {b"data": np.zeros((2, 3072), np.uint8), b"labels": ["1", "2"]},
         {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2]},  # well formed, other content
         {b"data": 3, b"labels": [1, 2]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, -1]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, True]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": (1, 2)},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": np.array([1, 2])},
+        {b"data": np.zeros((2, 3, 1024), np.uint8), b"labels": [1, 2]},
+        {b"data": np.zeros((2, 3072), object), b"labels": [1, 2]},
     ],
 )
 def test_wrong_batches_are_refused(empty_home, write_cifar10, batch):

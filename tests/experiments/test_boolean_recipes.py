@@ -59,28 +59,10 @@ def test_a_stopped_run_goes_on_where_it_was(monkeypatch):
     monkeypatch.setattr(
         boolean_gap, "_search", lambda group, *rest: (seen.append(group), search(group, *rest))[1]
     )
-    boolean_gap.run(TINY_GAP)
+    recipe = dataclasses.replace(boolean_gap.RECIPE, sizes=boolean_gap.SIZES | {"quick": TINY_GAP})
+    recipe.make("quick")
     assert seen == ["all 1", "all 2", "symmetric 3", "symmetric 3"]
     assert not Checkpoint(boolean_gap.NAME, "quick", dataclasses.asdict(TINY_GAP)).path.exists()
-
-
-def test_a_checkpoint_of_another_config_or_a_damaged_one_is_ignored():
-    first = Checkpoint("thing", "quick", {"a": (1, 2)})
-    first["part"] = [1.5]
-    assert Checkpoint("thing", "quick", {"a": [1, 2]})["part"] == [1.5]
-    assert "part" not in Checkpoint("thing", "quick", {"a": [1, 3]})
-    first.path.write_text('{"config"')
-    assert "part" not in Checkpoint("thing", "quick", {"a": [1, 2]})
-
-
-def test_parts_stay_when_the_result_cannot_be_written():
-    parts = Checkpoint("thing", "quick", {})
-    parts["part"] = 1
-    with pytest.raises(ValueError, match="JSON"):
-        parts.finish({"radius": float("nan")})
-    assert "part" in Checkpoint("thing", "quick", {})
-    parts.finish({"radius": 0.5})
-    assert "part" not in Checkpoint("thing", "quick", {})
 
 
 def test_curves_never_pass_the_bound_with_a_standard_network():

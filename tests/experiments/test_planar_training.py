@@ -6,9 +6,10 @@ import torch
 
 from lablib.experiments import decision_boundaries, toy_data
 from lablib.experiments.decision_boundaries import count_violations
-from lablib.experiments.planar_training import ARCHITECTURES, build, fit
+from lablib.experiments.planar_training import ARCHITECTURES, bound_rounding, build, fit
 from lablib.layers import describe
 from lablib.theory.budget import budget
+from lablib.theory.network import evaluate, fractions
 
 CASES = [(label, norm) for label, norms in ARCHITECTURES.items() for norm in norms]
 
@@ -32,6 +33,18 @@ def test_networks_are_one_lipschitz_between_random_points(label, norm):
     with torch.no_grad():
         rise = (model(points[:200]) - model(points[200:]))[:, 0].abs()
     assert (rise <= torch.linalg.vector_norm(points[:200] - points[200:], ord=order, dim=1) + 1e-12).all()
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(0, 1), (1e6, 1), (1e9, 1), (0, 1e-9)])
+@pytest.mark.parametrize(("label", "norm"), [case for case in CASES if case[0] != "Householder"])
+def test_the_rounding_of_outputs_is_bounded_for_points_of_any_size(label, norm, offset, spread):
+    points = np.random.default_rng(0).normal(size=(12, 2)) * spread + offset
+    data = toy_data.PlanarData("far", points, np.arange(12) % 2)
+    trained = fit(data, architecture=label, norm=norm, steps=10, width=8, depth=3)
+    exact = evaluate(describe(trained.model), fractions(points))[:, 0]
+    error = max(abs(fractions(trained.evaluate(points)) - exact))
+    largest = max(1, np.abs(points).max())
+    assert error <= bound_rounding(trained.model, points) <= 1e-10 * largest
 
 
 @pytest.mark.parametrize("function", ["XOR", "AND", "OR"])

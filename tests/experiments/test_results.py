@@ -1,7 +1,10 @@
 """Result files: written and read back, damage and absence named, and a failed write changes nothing."""
 
 import dataclasses
+import hashlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from lablib.experiments.results import (
     write_result,
 )
 
+STORED = Path(__file__).resolve().parents[2] / "figures" / "results"
+ONE = {"radii": np.ones(1)}
 RECORD = {"mode": "standard", "config": {"seed": 3}, "seconds": 1.234}
 
 
@@ -82,16 +87,74 @@ def test_absent_and_damaged_files_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m lablib figures toy"):
         read_result("toy")
     path = write_result("toy", metrics={}, **RECORD)
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(ValueError, match="is damaged"):
+    for content in (path.read_bytes()[:-20], b"", b"\xff\xfe", b"[]", b'{"name": "toy"}', b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"toy\.json is damaged .*python -m lablib figures toy"):
+            read_result("toy")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04junk", None])
+def test_damaged_and_absent_arrays_say_what_to_do(content):
+    stored = write_result("toy", metrics={}, arrays=ONE, **RECORD).with_suffix(".npz")
+    stored.unlink() if content is None else stored.write_bytes(content)
+    with pytest.raises(ValueError, match=r"toy\.npz is damaged .*python -m lablib figures toy"):
         read_result("toy")
 
 
-def test_pickled_arrays_are_not_loaded():
-    path = write_result("toy", metrics={}, **RECORD)
-    np.savez(path.with_suffix(".npz"), trap=np.array([object()], dtype=object))
+def test_a_run_without_arrays_removes_those_of_the_run_before():
+    path = write_result("toy", metrics={"n": 1}, arrays=ONE, **RECORD)
+    write_result("toy", metrics={"n": 2}, **RECORD)
+    assert not path.with_suffix(".npz").exists()
+    assert "arrays" not in read_result("toy")
+
+
+def test_a_stop_between_the_two_files_is_seen(monkeypatch):
+    write_result("toy", metrics={"n": 1}, arrays=ONE, **RECORD)
+    replace = os.replace
+
+    def stop(source, target):
+        if str(target).endswith(".json"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_result("toy", metrics={"n": 2}, arrays={"radii": np.zeros(1)}, **RECORD)
+    with pytest.raises(ValueError, match=r"not those of the JSON file.*python -m lablib figures toy"):
+        read_result("toy")
+
+
+def test_pickled_arrays_are_neither_written_nor_loaded():
+    trap = {"trap": np.array([object()], dtype=object)}
+    with pytest.raises(ValueError, match="'trap' holds objects"):
+        write_result("toy", metrics={}, arrays=trap, **RECORD)
+    path = write_result("toy", metrics={}, arrays=ONE, **RECORD)
+    np.savez(path.with_suffix(".npz"), **trap)
+    record = json.loads(path.read_text())
+    digest = hashlib.sha256(path.with_suffix(".npz").read_bytes()).hexdigest()
+    path.write_text(json.dumps(record | {"arrays_sha256": digest}))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         read_result("toy")
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle"])
+def test_arrays_whose_name_numpy_takes_are_refused(name):
+    with pytest.raises(ValueError, match=f"cannot be called '{name}'"):
+        write_result("toy", metrics={}, arrays={name: np.ones(1)}, **RECORD)
+
+
+@pytest.mark.parametrize("name", ["../toy", "a/b", "/toy", "..", ""])
+def test_results_stay_in_their_folder(name):
+    with pytest.raises(ValueError, match="plain file name"):
+        write_result(name, metrics={}, **RECORD)
+    with pytest.raises(ValueError, match="plain file name"):
+        read_result(name)
+
+
+@pytest.mark.parametrize("path", sorted(STORED.glob("*.json")), ids=lambda path: path.stem)
+def test_stored_results_are_whole(path, monkeypatch):
+    monkeypatch.setenv("LABLIB_FIGURES", str(STORED.parent))
+    assert ("arrays" in read_result(path.stem)) == path.with_suffix(".npz").exists()
 
 
 def test_modes(monkeypatch):

@@ -95,6 +95,22 @@ def test_too_few_variables_are_refused():
         BooleanFunction.from_expression("x3", variables=2)
 
 
+def test_what_is_no_text_or_number_of_variables_is_refused():
+    for text in (None, 3, b"x1"):
+        with pytest.raises(ValueError, match="an expression is a text"):
+            BooleanFunction.from_expression(text)
+    for variables in (2.5, True, "3"):
+        with pytest.raises(ValueError, match="is an integer"):
+            BooleanFunction.from_expression("x1", variables)
+
+
+@pytest.mark.parametrize("text", ["x1 & " * 900 + "y", "x1 &" * 900, "x" * 4000, "0 | " * 900 + "0"])
+def test_long_expressions_are_cut_in_messages(text):
+    with pytest.raises(ValueError, match=r"\.\.\.") as caught:
+        BooleanFunction.from_expression(text)
+    assert len(str(caught.value)) < 250
+
+
 @pytest.mark.parametrize("table", [[], [0], [0, 1, 1], [[0, 1]], [0, 2], [0, 1, 0, np.nan]])
 def test_bad_tables_are_refused(table):
     with pytest.raises(ValueError, match="truth table"):

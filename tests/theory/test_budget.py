@@ -92,6 +92,27 @@ def test_activations_multiply_by_their_constant_per_channel():
     np.testing.assert_array_equal(budget([wave], 1), [[2.0]])
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_magnitudes_are_taken_after_widening(exact):
+    weight = np.array([[-128]], dtype=np.int8)
+    sortnet = {"op": "sortnet", "weight": weight, "center": np.zeros((1, 1))}
+    slope = activation("leaky", np.int8(-128))
+    for layer in (affine(weight), sortnet, slope):
+        assert budget([layer], 1, exact=exact).tolist() == [[128]]
+
+
+def test_the_exact_budget_of_a_bend_is_the_exact_slope():
+    bend = {"op": "activation", "kind": "piecewise_linear", "knots": [0, 3], "values": [0, 1]}
+    assert budget([bend], 1, exact=True)[0, 0] == Fraction(1, 3)
+
+
+def test_flow_of_integer_points_is_in_floats():
+    steps = flow(
+        [affine(np.array([[100, 100]], np.int8))], np.array([100, 0], np.int8), np.array([-100, 0], np.int8)
+    )
+    assert steps[-1].difference.tolist() == steps[-1].allowed.tolist() == [20000.0]
+
+
 def random_network(rng):
     """Return a network of every kind of layer; rows may exceed one, weights are k/4."""
     width = 4

@@ -68,6 +68,8 @@ def test_exact_radius_refuses_a_network_that_is_not_standard():
     assert smallest_margin(function, steep) == Fraction(3, 4)
     with pytest.raises(ValueError, match="not standard"):
         exact_radius(function, steep)
+    with pytest.raises(ValueError, match="not standard"):  # sums to 1 in floats, to more exactly
+        exact_radius(BooleanFunction.threshold(10, 5), [affine(np.full((1, 10), 0.1), [-0.45])])
 
 
 def test_bad_directions_and_constant_functions_are_refused():
