@@ -28,7 +28,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 lab: $(VENV)/.lab  ## install the lab and open it in JupyterLab (make lab ARGS=--no-browser)
 	$(PY) -m jupyterlab $(ROOT_OK) --ServerApp.ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
-	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
+	  --LabApp.news_url=None --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 figures: $(VENV)/.lab  ## run every recipe (LABLIB_MODE=quick|standard|full) and redraw figures/
 	$(PY) -m lablib figures $(ARGS)

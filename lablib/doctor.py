@@ -127,9 +127,9 @@ def _packages(extra: str, requirements: list[str]) -> Finding:
         return Finding(topic, "ok", f"{len(requirements)} packages installed")
     what = f"not installed or too old: {'; '.join(gaps)}"
     if extra == CORE:
-        return Finding(topic, "broken", what, "make lab, or: pip install -c constraints.txt -e .")
+        return Finding(topic, "broken", what, "make lab, or: python -m pip install -c constraints.txt -e .")
     reason = f" (only for {PURPOSE[extra]})" if extra in PURPOSE else ""
-    return Finding(topic, "gap", what, f"pip install -c constraints.txt -e '.[{extra}]'{reason}")
+    return Finding(topic, "gap", what, f"python -m pip install -c constraints.txt -e '.[{extra}]'{reason}")
 
 
 def _device() -> Finding:
@@ -142,7 +142,9 @@ def _device() -> Finding:
         return Finding("device", "ok", f"{cpu}; no CUDA device (everything runs on the CPU)")
     cuda = f"{cpu}; {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     if lacking("triton"):
-        return Finding("device", "gap", f"{cuda}, no triton", "pip install -c constraints.txt -e '.[gpu]'")
+        return Finding(
+            "device", "gap", f"{cuda}, no triton", "python -m pip install -c constraints.txt -e '.[gpu]'"
+        )
     return Finding("device", "ok", f"{cuda}, triton {metadata.version('triton')}")
 
 
@@ -151,7 +153,7 @@ def _numba() -> Finding:
         import numba
     except ImportError as error:  # not installed, or made for another NumPy
         return Finding(
-            "numba", "gap", f"does not load: {error}", "pip install -c constraints.txt -e '.[lab]'"
+            "numba", "gap", f"does not load: {error}", "python -m pip install -c constraints.txt -e '.[lab]'"
         )
     return Finding("numba", "ok", f"{numba.__version__}: the search for violated pairs is compiled")
 

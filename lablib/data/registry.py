@@ -53,7 +53,7 @@ def load(name: str, *, download: bool = True) -> Dataset:
     if name == BUNDLED:
         if importlib.util.find_spec("sklearn") is None:
             raise MissingDataError(
-                f"the data set {BUNDLED!r} comes with scikit-learn: pip install 'lablib[lab]'"
+                f"the data set {BUNDLED!r} comes with scikit-learn: pip install -e '.[lab]'"
             )
         return _dataset(name, digits, digits.read(), "bundled with scikit-learn")
     module, folder = _FILED[name], offline_folder()
@@ -69,7 +69,7 @@ def available(name: str) -> Status:
     _check_name(name)
     if name == BUNDLED:
         if importlib.util.find_spec("sklearn") is None:
-            return Status(name, "absent", "scikit-learn", "pip install 'lablib[lab]'")
+            return Status(name, "absent", "scikit-learn", "pip install -e '.[lab]'")
         return Status(name, "bundled", "scikit-learn")
     module, fetch = _FILED[name], f"lablib data fetch {name}"
     for state, root in (("folder", offline_folder()), ("cache", cache_folder())):
@@ -148,7 +148,7 @@ def _fetch(module: ModuleType, root: Path, download: bool) -> None:
         if path.exists():
             continue
         if importlib.util.find_spec("pooch") is None:
-            reason = "that needs pooch: pip install 'lablib[lab]'"
+            reason = "that needs pooch: pip install -e '.[lab]'"
         else:
             reason = _download(path, urls) if download else "downloading is off"
         if reason:

@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--npz", metavar="FILE", help="your own: arrays x (points, ...) and y (labels)")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="two or more labels; default: all")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N points of each class")
-    parser.add_argument("--scale", type=int, help="with --npz of integers: the value that counts as 1.0")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        help="with --npz of integers: the value that counts as 1.0 (255 for uint8, else 1)",
+    )
     parser.add_argument("--depth", type=int, default=1, metavar="M", help="affine layers with sorts between")
     parser.add_argument("--group", type=int, default=2, metavar="G", help="neurons per sort (2 is MaxMin)")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="relative gap to stop at (1e-4)")
@@ -43,6 +47,10 @@ def main(args: argparse.Namespace) -> int:
 
     points, title, scale = _read(args)
     if args.check:
+        if args.classes or args.limit or args.depth != 1:
+            print(
+                "--classes, --limit, --depth and --group say nothing to --check: the certificate has its own"
+            )
         certificate = Certificate.load(args.check)
         try:
             check_form(certificate)
@@ -60,6 +68,7 @@ def main(args: argparse.Namespace) -> int:
     for name, part in points.items():
         print(f"{title}, class {name}: {len(part):,} points of {part[0].size} coordinates")
     certificate = _solve(points, scale, args)
+    print(f"scale: coordinates are integers / {certificate.scale}")
     print(f"networks: {_networks(certificate)}")
     _print_bounds(certificate)
     run = certificate.run
@@ -67,6 +76,8 @@ def main(args: argparse.Namespace) -> int:
         f"found in {run['seconds']:.1f} s, {run['rounds']} rounds; {len(certificate.pairs)} pairs are the proof"
     )
     stem = "_".join([title, *points]) if len(points) < 6 else f"{title}_{len(points)}_classes"
+    stem += f"_first{args.limit}" if args.limit else ""
+    stem += f"_depth{args.depth}_group{args.group}" if args.depth > 1 else ""
     path = certificate.save(args.out or f"impossible_{stem}.json")
     print(f"written: {path}")
     _check(certificate, list(points.values()), scale)
@@ -193,7 +204,9 @@ def _print_bounds(certificate: "Certificate") -> None:
     from lablib.experiments.impossibility_study import decimal_down, decimal_up
 
     lower, upper = decimal_down(certificate.lower), decimal_up(certificate.upper)
-    print(f"R, more certifies none:     {upper:.6f}  (this argument proves no less than {lower:.6f})")
+    print(
+        f"certified radius at most R: {upper:.6f}  (what this argument can prove: {lower:.6f} .. {upper:.6f})"
+    )
     print(f"half the l_inf separation:  {float(certificate.half_separation):.6f}")
     if len(certificate.names) > 2:
         print("with more than two classes, for radius = (f_y - max f_j) / 2 and each logit 1-Lipschitz")

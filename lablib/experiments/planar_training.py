@@ -153,13 +153,15 @@ def fit(
     depth: int = 3,
     steps: int = 300,
     seed: int = 0,
+    keep_on_interrupt: bool = False,
     on_progress: Callable[[Trained], None] | None = None,
 ) -> Trained:
-    """Train on all points at once; an interrupt returns what was learned so far.
+    """Train on all points at once.
 
     Args:
         data: two classes, both with at least one point.
         architecture, norm, width, depth: see :func:`build`.
+        keep_on_interrupt: Ctrl-C returns what was learned so far; by default it is passed on.
         on_progress: called a few times a second with the network as it is then.
 
     Raises:
@@ -186,7 +188,9 @@ def fit(
 
     batch = (torch.from_numpy(data.points), torch.from_numpy(data.signs))
     rate = cosine(LEARNING_RATE, steps, LEARNING_RATE / 20)
-    train(model, loss, [batch], steps, rate, progress=False, on_step=report)
+    train(
+        model, loss, [batch], steps, rate, progress=False, keep_on_interrupt=keep_on_interrupt, on_step=report
+    )
     return Trained(model, data, norm, taken, time.perf_counter() - start)
 
 

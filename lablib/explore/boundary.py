@@ -129,6 +129,7 @@ class BoundaryExplorer:
                 depth=self.depth.value,
                 steps=self.steps.value,
                 seed=0,
+                keep_on_interrupt=True,
                 on_progress=self._progress,
             )
             self._show(trained, "trained" if trained.step == self.steps.value else "stopped")

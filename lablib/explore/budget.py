@@ -14,6 +14,7 @@ from lablib.theory.budget import budget, budgets
 from lablib.theory.network import Layer, activation, affine, evaluate
 
 INPUTS, HIDDEN = 3, 3
+STEP = 1 / 12  # a browser rounds a slider's value to its step: thirds, quarters and sixths must survive that
 ACTIVATIONS = ("abs", "relu", "identity", "tanh")
 FUNCTIONS = {
     "all equal": "~(x1 ^ x2) & ~(x2 ^ x3)",
@@ -26,8 +27,8 @@ FUNCTIONS = {
 }
 # (hidden weights, hidden biases, output weights, output bias, activation, function); the last two reach the bound.
 PRESETS: dict[str, tuple[Any, ...]] = {
-    "equal shares": ([[0.3, 0.3, 0.3]] * 3, [0, 0, 0], [0.3, 0.3, 0.3], 0.0, "identity", "AND"),
-    "one input each": (np.eye(3).tolist(), [-0.5] * 3, [0.3, 0.3, 0.3], 0.0, "abs", "majority"),
+    "equal shares": ([[0.25] * 3] * 3, [0, 0, 0], [0.25] * 3, 0.0, "identity", "AND"),
+    "one input each": (np.eye(3).tolist(), [-0.5] * 3, [0.25] * 3, 0.0, "abs", "majority"),
     "AND at its bound": (
         [[1 / 3] * 3, [1 / 3] * 3, [1 / 3] * 3],
         [0, 0, 0],
@@ -83,21 +84,21 @@ class BudgetExplorer:
                 0.0,
                 -1.0,
                 1.0,
-                0.01,
+                STEP,
                 f"weight of input {j + 1} in hidden neuron {k + 1}",
             )
             for k in range(HIDDEN)
             for j in range(INPUTS)
         ]
         self.biases = [
-            slider(f"h{k + 1} bias", 0.0, -1.0, 1.0, 0.01, f"bias of hidden neuron {k + 1}")
+            slider(f"h{k + 1} bias", 0.0, -1.0, 1.0, STEP, f"bias of hidden neuron {k + 1}")
             for k in range(HIDDEN)
         ]
         self.out_weights = [
-            slider(f"f ← h{k + 1}", 0.0, -1.0, 1.0, 0.01, f"weight of hidden neuron {k + 1}")
+            slider(f"f ← h{k + 1}", 0.0, -1.0, 1.0, STEP, f"weight of hidden neuron {k + 1}")
             for k in range(HIDDEN)
         ]
-        self.out_bias = slider("f bias", 0.0, -1.0, 1.0, 0.01, "bias of the output")
+        self.out_bias = slider("f bias", 0.0, -1.0, 1.0, STEP, "bias of the output")
         self.readout = widgets.HTML()
         self.figure = go.FigureWidget(_empty_figure())
         self.figure._config = {**self.figure._config, "displayModeBar": False}
@@ -181,7 +182,8 @@ def _empty_figure() -> go.Figure:
     for j in range(INPUTS):
         bar = go.Bar(x=neurons, y=[0] * len(neurons), name=f"from x{j + 1}", marker_color=COLOURS[j])
         figure.add_trace(bar, row=1, col=1)
-    vertices = ["".join(str(number >> j & 1) for j in range(INPUTS)) for number in range(2**INPUTS)]
+    # With spaces: a browser takes "010" for the number ten.
+    vertices = [" ".join(str(number >> j & 1) for j in range(INPUTS)) for number in range(2**INPUTS)]
     figure.add_trace(go.Bar(x=vertices, y=[0] * len(vertices), showlegend=False), row=1, col=2)
     line = {"color": "black", "dash": "dash"}
     ends = [vertices[0], vertices[-1]]

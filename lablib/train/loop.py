@@ -21,12 +21,12 @@ def fit(
     *,
     optimiser: torch.optim.Optimizer | None = None,
     progress: bool = True,
+    keep_on_interrupt: bool = False,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Train ``model`` in place with Adam for ``steps`` steps; return the loss of each step.
 
-    Ctrl-C stops and keeps what was learned: the losses so far are returned, the model is left trained. The
-    model keeps its mode (train or eval) afterwards.
+    The model keeps its mode (train or eval) afterwards.
 
     Args:
         model: maps x to outputs.
@@ -37,6 +37,8 @@ def fit(
         lr: a number, or a schedule step -> value.
         optimiser: another optimiser of the model's parameters; its learning rate is set by ``lr``.
         progress: show a bar (with tqdm, where it is installed).
+        keep_on_interrupt: Ctrl-C stops, and the losses so far are returned, the model left trained. By default it
+            is passed on, so that no unfinished network is taken for a finished one.
         on_step: called with (step, loss) after each step.
 
     Raises:
@@ -64,7 +66,8 @@ def fit(
             if on_step is not None:
                 on_step(step, losses[-1])
     except KeyboardInterrupt:
-        pass  # what was learned is in the model
+        if not keep_on_interrupt:
+            raise
     finally:
         model.train(was_training)
         if hasattr(bar, "close"):

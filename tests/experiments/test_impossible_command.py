@@ -30,7 +30,7 @@ def test_two_classes_of_the_bundled_digits(capsys, tmp_path):
     status, out, _ = run(capsys, "--data", "digits", "--classes", 4, 9, "--limit", 50, "--out", out_file)
     assert status == 0
     certificate = Certificate.load(out_file)
-    high, low = map(float, re.search(r"R, .*: +([\d.]+) .*less than ([\d.]+)", out).groups())
+    high, low = map(float, re.search(r"at most R: +([\d.]+) .*prove: ([\d.]+)", out).groups())
     assert low <= certificate.lower <= certificate.upper <= high
     assert f"{float(certificate.half_separation):.6f}" in out
     assert (certificate.names, certificate.sizes, certificate.scale) == (("4", "9"), (50, 50), 16)

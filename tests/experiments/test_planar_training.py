@@ -78,7 +78,12 @@ def test_an_interrupt_keeps_what_was_learned(monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("lablib.experiments.planar_training.REPORT_SECONDS", 0.0)
-    trained = fit(toy_data.load("XOR"), architecture="MaxMin", steps=500, on_progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_data.load("XOR"), architecture="MaxMin", steps=500, on_progress=stop)
+    ticks = itertools.count()
+    trained = fit(
+        toy_data.load("XOR"), architecture="MaxMin", steps=500, keep_on_interrupt=True, on_progress=stop
+    )
     assert trained.step == 3
     assert trained.radii.shape == (4,)
 

@@ -90,8 +90,14 @@ def test_ctrl_c_keeps_what_was_learned():
         if step == 4:
             raise KeyboardInterrupt
 
-    losses = fit(net, lambda f, t: hinge(f, t, 0.2), [problem()], 100, progress=False, on_step=stop)
-    assert len(losses) == 5
+    def train(**options):
+        return fit(
+            net, lambda f, t: hinge(f, t, 0.2), [problem()], 100, progress=False, on_step=stop, **options
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert len(train(keep_on_interrupt=True)) == 5
     assert not torch.equal(net.weight, before)
     assert net.training
 
