@@ -74,7 +74,7 @@ def test_own_data_with_three_classes_and_the_default_file_name(capsys, npz, tmp_
     check(certificate, [x[y == name] for name in ("cat", "cow", "dog")])
     assert run(capsys, "--npz", npz, "--check", "impossible_own_cat_cow_dog.json")[0] == 0
     assert run(capsys, "--npz", npz, "--classes", "dog", "cat", "--limit", 5)[0] == 0
-    assert Certificate.load("impossible_own_dog_cat.json").sizes == (5, 5)
+    assert Certificate.load("impossible_own_dog_cat_first5.json").sizes == (5, 5)
 
 
 def test_a_refused_certificate_is_status_one(capsys, npz, tmp_path):
