@@ -27,8 +27,11 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.lab
 
 lab: $(VENV)/.lab  ## install the lab and open it in JupyterLab (make lab ARGS=--no-browser)
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
+	  > $(VENV)/share/jupyter/lab/settings/overrides.json  # no pop-up over the plots
 	$(PY) -m jupyterlab $(ROOT_OK) --ServerApp.ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
-	  --LabApp.news_url=None --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 figures: $(VENV)/.lab  ## run every recipe (LABLIB_MODE=quick|standard|full) and redraw figures/
 	$(PY) -m lablib figures $(ARGS)
