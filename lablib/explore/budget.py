@@ -182,16 +182,17 @@ def _empty_figure() -> go.Figure:
     for j in range(INPUTS):
         bar = go.Bar(x=neurons, y=[0] * len(neurons), name=f"from x{j + 1}", marker_color=COLOURS[j])
         figure.add_trace(bar, row=1, col=1)
-    # With spaces: a browser takes "010" for the number ten.
-    vertices = [" ".join(str(number >> j & 1) for j in range(INPUTS)) for number in range(2**INPUTS)]
-    figure.add_trace(go.Bar(x=vertices, y=[0] * len(vertices), showlegend=False), row=1, col=2)
+    # Numbered, with the vertices as tick labels: a browser takes "010", and "0 1 0" too, for the number ten.
+    places = list(range(2**INPUTS))
+    vertices = ["".join(str(number >> j & 1) for j in range(INPUTS)) for number in places]
+    figure.add_trace(go.Bar(x=places, y=[0] * len(places), showlegend=False), row=1, col=2)
     line = {"color": "black", "dash": "dash"}
-    ends = [vertices[0], vertices[-1]]
+    ends = [-0.5, len(places) - 0.5]
     figure.add_trace(go.Scatter(x=ends, y=[0, 0], mode="lines", line=line, name="bound 1/(2m)"), row=1, col=2)
     figure.add_hline(1, line=line, row=1, col=1)
     figure.update_layout(template=plotly_template(), barmode="stack", width=980, height=380)
     figure.update_layout(legend={"orientation": "h", "y": -0.22}, margin={"t": 40, "b": 40})
     figure.update_yaxes(range=[0, 1.1], title="budget", row=1, col=1)
     figure.update_yaxes(range=[-0.55, 0.55], title="y f(x)", row=1, col=2)
-    figure.update_xaxes(title="vertex x1 x2 x3", type="category", row=1, col=2)
+    figure.update_xaxes(title="vertex x1 x2 x3", tickvals=places, ticktext=vertices, row=1, col=2)
     return figure
