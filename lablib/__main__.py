@@ -10,6 +10,8 @@ import sys
 COMMANDS = {
     "doctor": "lablib.doctor",
     "data": "lablib.data.command",
+    "train": "lablib.experiments.train_command",
+    "certify": "lablib.experiments.certify_command",
     "impossible": "lablib.experiments.impossible_command",
     "figures": "lablib.experiments.recipe",
     "bench": "lablib.experiments.bench",
@@ -26,7 +28,15 @@ def main(argv: list[str] | None = None) -> int:
     modules = {name: importlib.import_module(COMMANDS[name]) for name in asked}
     for name, module in modules.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # argparse ends a list of words at the first option; KEY=VALUE settings may stand behind options too
+    settings = [
+        word for word in rest if "=" in word and not word.startswith("-") and hasattr(args, "settings")
+    ]
+    if len(settings) < len(rest):
+        parser.error(f"unrecognized arguments: {' '.join(word for word in rest if word not in settings)}")
+    if settings:
+        args.settings += settings
     try:
         return modules[args.command].main(args)
     except KeyboardInterrupt:

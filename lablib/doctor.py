@@ -63,6 +63,7 @@ def examine() -> Iterator[Finding]:
     for extra, requirements in needs().items():
         yield _packages(extra, requirements)
     yield _device()
+    yield _kernels()
     yield _numba()
     yield from _data()
     yield _browser()
@@ -130,6 +131,20 @@ def _packages(extra: str, requirements: list[str]) -> Finding:
         return Finding(topic, "broken", what, "make lab, or: python -m pip install -c constraints.txt -e .")
     reason = f" (only for {PURPOSE[extra]})" if extra in PURPOSE else ""
     return Finding(topic, "gap", what, f"python -m pip install -c constraints.txt -e '.[{extra}]'{reason}")
+
+
+def _kernels() -> Finding:
+    try:
+        from lablib.ops import native
+
+        kind, why = native.choice()
+    except (ImportError, OSError, ValueError) as error:
+        return Finding("kernels", "broken", str(error), "unset LABLIB_KERNELS")
+    if kind == "native":
+        return Finding("kernels", "ok", f"CPU kernels of distance and sort layers: {why}")
+    return Finding(
+        "kernels", "gap", f"{kind} instead of compiled C++: {why}", "install g++ for the fastest training"
+    )
 
 
 def _device() -> Finding:

@@ -35,7 +35,19 @@ ONLY_IN = {  # package -> parts that may import it
 }
 NO_TORCH = {"theory", "privacy.accounting"}
 THEORY_USES = {"numpy", "scipy", "numba", "tqdm", "lablib"} | set(sys.stdlib_module_names)
-LAZY = {"triton", "numba", "opacus", "dp_accounting", "deepinv", "ot", "pooch", "sklearn", "tqdm", "ray"}
+LAZY = {
+    "triton",
+    "numba",
+    "opacus",
+    "dp_accounting",
+    "deepinv",
+    "ot",
+    "pooch",
+    "sklearn",
+    "tqdm",
+    "ray",
+    "tensorboard",
+}
 
 
 def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[str, int, bool]]:
@@ -165,7 +177,7 @@ def test_the_library_loads_with_everything_optional_blocked():
 import importlib, pkgutil, sys
 BLOCKED = set('''anywidget deel deepinv dp_accounting hypothesis ipywidgets IPython jupyterlab matplotlib
 monotonicnetworks monotonenorm nbclient nbformat numba opacus orthogonium ot PIL pandas playwright plotly
-pooch pytest ray sklearn tqdm triton'''.split())
+pooch pytest ray sklearn tensorboard tqdm triton'''.split())
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in BLOCKED:

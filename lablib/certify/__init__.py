@@ -1,1 +1,36 @@
-"""From networks to certificates: norms and certified radii. ``bound_*`` is proven, ``estimate_*`` is not."""
+"""From networks to certificates: norms, certified radii, attacks. ``bound_*`` is proven, ``estimate_*`` is not.
+
+from lablib.certify import attacked_radius, bound_radius, bound_radius_box
+radii = bound_radius(network, x, labels)          # Lipschitz margins, float rounding included
+wider = bound_radius_box(network, x, labels)      # interval bounds within the pixel box
+nearest, points = attacked_radius(network, x, labels)
+"""
+
+from lablib.certify.attacks import adaptive, attacked_at, attacked_radius, pgd
+from lablib.certify.curves import Bracket, bracket
+from lablib.certify.exact import ExactRadius, exact_radius
+from lablib.certify.intervals import bound_logits, bound_margins, bound_radius_box
+from lablib.certify.margins import bound_radius_logits, bound_radius_scalar, certified_accuracy
+from lablib.certify.norms import bound_operator_norm, estimate_operator_norm
+from lablib.certify.rounding import bound_output_error, bound_radius
+
+__all__ = [
+    "Bracket",
+    "ExactRadius",
+    "adaptive",
+    "attacked_at",
+    "attacked_radius",
+    "bound_logits",
+    "bound_margins",
+    "bound_operator_norm",
+    "bound_output_error",
+    "bound_radius",
+    "bound_radius_box",
+    "bound_radius_logits",
+    "bound_radius_scalar",
+    "bracket",
+    "certified_accuracy",
+    "estimate_operator_norm",
+    "exact_radius",
+    "pgd",
+]

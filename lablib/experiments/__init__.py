@@ -16,6 +16,7 @@ RECIPES: tuple[str, ...] = (
     "decision_boundaries",
     "sorting_depth",
     "peer_battery",
+    "certified_accuracy",
 )
 
 

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="only comparisons with all these words in their name"
     )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the GPU kernels, timed on the card"
+    )
     parser.add_argument("--repeat", type=int, default=15, help="timed turns of each side (default 15)")
     parser.add_argument("--threads", type=int, help="torch and numba threads (default: all cores)")
 
@@ -54,6 +57,10 @@ def main(args: argparse.Namespace) -> int:
     """Print one line per comparison: ratio of medians (above 1: ours is faster) and both medians."""
     if args.repeat < 1:
         raise ValueError(f"--repeat must be at least 1, got {args.repeat}")
+    if args.device == "cuda":
+        from lablib.experiments import gpu_bench
+
+        return gpu_bench.run(args.words, args.repeat)
     chosen = [c for c in contests() if all(word.lower() in c.name.lower() for word in args.words)]
     if not chosen:
         raise ValueError(f"no comparison has the words {' '.join(args.words)}; run without words to see all")

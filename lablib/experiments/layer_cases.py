@@ -53,7 +53,15 @@ def own_cases() -> list[Case]:
         Case("LInfDistance", lambda: L.LInfDistance(8, 6, bias=True), features),
         Case("SortNetLayer", lambda: L.SortNetLayer(8, 6, keep=0.7, top=5), features),
         Case("SortNetLayer keep 1", lambda: L.SortNetLayer(8, 6, keep=1.0), features),
+        Case("LInfDistanceConv2d", lambda: L.LInfDistanceConv2d(4, 5, 3, padding=1, bias=True), images),
+        Case(
+            "SortNetConv2d stride 2",
+            lambda: L.SortNetConv2d(4, 5, 3, stride=2, padding=1, keep=0.7, top=6),
+            images,
+        ),
         Case("MeanShift", lambda: L.MeanShift(8), anywhere),
+        Case("Normalise", lambda: L.Normalise([0.1 * i for i in range(8)], 0.3081), anywhere),
+        Case("Normalise, one mean", lambda: L.Normalise(0.1307, 2.0), anywhere),
         Case("Scale", lambda: L.Scale(-2.5), anywhere),
         Case(
             "ConvexResidual", lambda: L.ConvexResidual(L.SpectralLinear(8, 8), 0.3, learnable=True), features

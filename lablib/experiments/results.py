@@ -13,14 +13,15 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+
+from lablib.files import atomic_write
 
 MODES = ("quick", "standard", "full")
 PACKAGES = ("lablib", "torch", "numpy", "scipy", "numba", "scikit-learn")
@@ -51,24 +52,6 @@ def figures_dir(mode: str | None = None) -> Path:
 def results_dir(mode: str | None = None) -> Path:
     """Return the folder of result files that belongs to :func:`figures_dir`."""
     return figures_dir(mode) / "results"
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
-    """Open a temporary file beside ``path`` and move it there only when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def describe_machine(device: str = "cpu") -> dict[str, Any]:

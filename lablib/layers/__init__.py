@@ -11,10 +11,12 @@ from lablib.layers.activations import Abs, FullSort, GroupSort, Householder, Lea
 from lablib.layers.base import LipschitzLayer
 from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
 from lablib.layers.describe import describe
-from lablib.layers.distance import LInfDistance, SortNetLayer
+from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv2d, SortNetLayer
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential, guarantee
-from lablib.layers.shift import MeanShift, Scale
+from lablib.layers.shift import MeanShift, Normalise, Scale
+from lablib.layers.sortnet_models import SortConv, SortHybrid, SortMLP, recompute_means
+from lablib.layers.subsets import SubsetSource
 
 __all__ = [
     "Abs",
@@ -26,19 +28,27 @@ __all__ = [
     "L1Linear",
     "LInfConv2d",
     "LInfDistance",
+    "LInfDistanceConv2d",
     "LInfLinear",
     "LeakyReLU",
     "LipschitzLayer",
     "LipschitzSequential",
     "MaxMin",
     "MeanShift",
+    "Normalise",
     "OrthonormalConv2d",
     "OrthonormalLinear",
     "PReLU",
     "Scale",
+    "SortConv",
+    "SortHybrid",
+    "SortMLP",
+    "SortNetConv2d",
     "SortNetLayer",
     "SpectralConv2d",
     "SpectralLinear",
+    "SubsetSource",
     "describe",
     "guarantee",
+    "recompute_means",
 ]

@@ -18,7 +18,7 @@ from lablib.layers.distance import LInfDistance, SortNetLayer
 from lablib.layers.intact import check_intact, is_chain, plain_class
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
 from lablib.layers.sequential import ConvexResidual
-from lablib.layers.shift import MeanShift, Scale
+from lablib.layers.shift import MeanShift, Normalise, Scale
 
 Op = dict[str, Any]
 
@@ -38,9 +38,8 @@ def describe(module: nn.Module, input_shape: tuple[int, ...] | None = None) -> l
         module: layers of :mod:`lablib.layers`, ``nn.Sequential`` and torch's Linear, Conv2d, AvgPool2d,
         Flatten,
             Identity, ReLU, LeakyReLU, PReLU, Tanh, Hardtanh, ReLU6; Dropout in evaluation mode.
-        input_shape: (F,) or (C, H, W). Needed only where a :class:`MeanShift` or :class:`FullSort` comes
-        before
-            any layer that tells the features.
+        input_shape: (F,) or (C, H, W). Needed only where a :class:`MeanShift`, :class:`Normalise` or
+            :class:`FullSort` comes before any layer that tells the features.
 
     Raises:
         ValueError: for a module or an option that has no such form, which includes subclasses (their forward
@@ -173,21 +172,26 @@ def _sortnet(layer: SortNetLayer, features: _Features) -> list[Op]:
 def _mean_shift(layer: MeanShift, features: _Features) -> list[Op]:
     if layer.training:
         raise ValueError("MeanShift depends on the batch in training mode; call eval() before describe()")
-    if features.image is None:
-        raise ValueError("MeanShift needs to know whether features are vectors or images; pass input_shape")
-    bias = -_array(layer.running_mean)
-    identity = np.eye(layer.channels, dtype=bias.dtype)
+    return _translation(-_array(layer.running_mean), layer.channels, "MeanShift", features)
+
+
+def _normalise(layer: Normalise, features: _Features) -> list[Op]:
+    bias = -_array(layer.mean)
+    channels = features.channels if len(bias) == 1 else len(bias)
+    shift = _translation(bias, channels, "Normalise", features)
+    return shift + _piecewise([0.0, layer.std], [0.0, 1.0])  # a slope of exactly 1 / std
+
+
+def _translation(bias: np.ndarray, channels: int | None, name: str, features: _Features) -> list[Op]:
+    """x + bias per channel as an affine map, for images by 1 x 1 patches."""
+    if features.image is None or channels is None:
+        raise ValueError(f"{name} needs to know whether features are vectors or images; pass input_shape")
+    bias = np.broadcast_to(bias, channels).copy()
+    identity = np.eye(channels, dtype=bias.dtype)
     if not features.image:
         return [{"op": "affine", "weight": identity, "bias": bias}]
-    return [
-        {
-            "op": "conv2d",
-            "weight": identity[:, :, None, None],
-            "bias": bias,
-            "stride": (1, 1),
-            "padding": (0, 0),
-        }
-    ]
+    kernel = identity[:, :, None, None]
+    return [{"op": "conv2d", "weight": kernel, "bias": bias, "stride": (1, 1), "padding": (0, 0)}]
 
 
 def _residual(layer: ConvexResidual, features: _Features) -> list[Op]:
@@ -217,6 +221,7 @@ _MAKERS: dict[type[nn.Module], Callable[[Any, _Features], list[Op]]] = {
     LInfDistance: _distance,
     SortNetLayer: _sortnet,
     MeanShift: _mean_shift,
+    Normalise: _normalise,
     Scale: lambda layer, features: _piecewise([0.0, 1.0], [0.0, layer.constant]),
     ConvexResidual: _residual,
 }

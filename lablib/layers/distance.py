@@ -1,6 +1,11 @@
-"""Layers of distance neurons: 1-Lipschitz in linf whatever their weights. x (..., I) -> (..., O)."""
+"""Layers of distance neurons: 1-Lipschitz in linf whatever their weights.
+
+Dense ones take x (..., I) to (..., O); convolutional ones take x (B, I, H, W) to (B, O, H', W'), the same
+neurons on each patch.
+"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lablib.layers.base import Fixed, LipschitzLayer, check_channels, exact
@@ -82,3 +87,80 @@ class SortNetLayer(_Distance):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, keep={self.keep:g}, top={self.top}"
+
+
+class _OverPatches:
+    """The dense layer it is mixed into, on each k x k patch of an image. Weights are (O, I k k).
+
+    Unfolding copies inputs (and pads with zeros), so it changes no linf distance: the constant stays 1 for
+    every kernel, stride and padding.
+    """
+
+    kernel_size, stride, padding = Fixed(), Fixed(), Fixed()
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *args,
+        **kwargs,
+    ):
+        for name, value, least in (
+            ("in_channels", in_channels, 1),
+            ("kernel_size", kernel_size, 1),
+            ("stride", stride, 1),
+            ("padding", padding, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        super().__init__(in_channels * kernel_size**2, out_channels, *args, **kwargs)
+        self.in_channels = in_channels
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Return the patches of x (B, I, H, W), row by row: (B, H' W', I k k).
+
+        Raises:
+            ValueError: for another number of axes or channels, or an image smaller than the kernel.
+        """
+        if x.dim() != 4:
+            raise ValueError(
+                f"a convolution needs (B, I, H, W), got a tensor of shape {tuple(x.shape)}; "
+                "give a single image as image[None]"
+            )
+        check_channels(x, self.in_channels, 1, self)
+        if min(x.shape[-2:]) + 2 * self.padding < self.kernel_size:
+            raise ValueError(f"an image of {tuple(x.shape[-2:])} is smaller than the kernel; add padding")
+        if not len(x):  # which F.unfold does not take
+            return x.new_zeros(0, self._size(x.shape[2]) * self._size(x.shape[3]), self.in_features)
+        return F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride).transpose(1, 2)
+
+    @exact
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.distance(self.patches(x))
+        return self.as_images(y if self.bias is None else y + self.bias, x)
+
+    def as_images(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return outputs per patch y (B, H' W', O) as (B, O, H', W'), for inputs like ``x``."""
+        return y.transpose(1, 2).unflatten(2, (self._size(x.shape[2]), self._size(x.shape[3])))
+
+    def _size(self, length: int) -> int:
+        return (length + 2 * self.padding - self.kernel_size) // self.stride + 1
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class LInfDistanceConv2d(_OverPatches, LInfDistance):
+    """:class:`LInfDistance` on each patch: y_k = max over the patch of |x - w_k| (+ b_k)."""
+
+    norms = ("linf",)
+
+
+class SortNetConv2d(_OverPatches, SortNetLayer):
+    """:class:`SortNetLayer` on each patch (the "2x" models of the SortNet paper, arXiv 2210.01787)."""
+
+    norms = ("linf",)

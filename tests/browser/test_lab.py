@@ -93,3 +93,17 @@ def _certified(notebook, radius: str) -> int:
     notebook.wait_for_text(says)
     outputs = "\n".join(notebook.page.locator(".jp-OutputArea").all_inner_texts())
     return int(re.search(says, outputs)[1])
+
+
+def test_sortnet_layer(notebook):
+    notebook.open("07_sortnet_layer.ipynb")
+    notebook.run_all()
+    notebook.changing(lambda: notebook.nudge("inputs d", 4, key="ArrowLeft"), "inputs d")
+    notebook.nudge("ranks K", 4, key="ArrowLeft")
+    notebook.wait_for_text("first 6 ranks, rescaled")
+    notebook.screenshot("07_dropout")
+    before, after = notebook.changing(lambda: notebook.nudge("power p", 3), "power p")
+    assert (before, after) == ("8", "32")
+    notebook.screenshot("07_power")
+    notebook.changing(lambda: notebook.nudge("share q", 5, key="ArrowLeft"), "share q")
+    notebook.wait_for_text("hidden layer \\d+% \\(on average 25%\\)")

@@ -1,28 +1,139 @@
-"""The l_inf-distance neuron y_k = max_i |x_i - w_ki|: the one place that chooses how it is computed.
+"""The distance neurons y_k = max_i |x_i - w_ki| and (sum_i |x_i - w_ki|^p)^(1/p): the public functions.
 
 Source: Zhang et al., "Towards certifying l_inf robustness using neural networks with l_inf-dist neurons"
-(arXiv 2102.05363), section 3; SortNet paper (arXiv 2210.01787), Thm 3.8.
+(arXiv 2102.05363), section 3; SortNet paper (arXiv 2210.01787), section 4. How they are computed: choice.py (the
+implementations: reference.py, cpu.py, compiled.py, cuda.py) behind the torch operators of operator.py.
+
+Rounding. With unit roundoff u (2^-24 in float32, 2^-53 in float64), for every implementation and finite results:
+
+- :func:`linf_distance`: |y^ - y| <= u |y|. Each difference is rounded once (a difference of floating point numbers
+  is exact where it is subnormal: no underflow term), and a maximum is exact and monotone: it picks one of the
+  rounded values, and max_i (1 + e_i) |d_i| lies within (1 +- u) max_i |d_i|.
+- :func:`linf_distance_bounds`: the same relative u for both bounds: w - l, u - w, l - w, w - u are rounded once,
+  then compared with each other and with 0.
+- :func:`lp_distance` with finite p makes no such promise (it is for training): about 4e-7 relative in float32.
+
+Half precision is computed in float32; rounding the result adds that format's own u (2^-11, 2^-8) and, below its
+smallest normal number, half its subnormal spacing.
 """
 
+import math
+
+import torch
 from torch import Tensor
 
-from lablib.ops.linf_dist import reference
+from lablib.ops.linf_dist import operator
 
-__all__ = ["linf_distance"]
+__all__ = ["linf_distance", "linf_distance_bounds", "lp_distance"]
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 def linf_distance(x: Tensor, weight: Tensor) -> Tensor:
     """Return max_i |x_i - w_ki| for x (..., I) and w (O, I): shape (..., O). 1-Lipschitz in linf, also in w.
 
-    The gradient goes to the first of tied maxima (``torch.max``'s choice). NaN in a row of ``x`` makes its
-    outputs NaN.
+    The gradient goes to the first of tied maxima, and is 0 where y = 0. NaN in a row of ``x`` makes its outputs
+    NaN. float16 and bfloat16 are computed in float32.
 
     Raises:
-        ValueError: for shapes that do not match, or no inputs at all.
+        ValueError: for shapes, dtypes or devices that do not match, or no inputs at all.
     """
-    if weight.dim() != 2 or x.dim() < 1 or x.shape[-1] != weight.shape[1] or weight.shape[1] == 0:
-        raise ValueError(
-            f"x (..., I) and weight (O, I) with I >= 1 expected, "
-            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
-        )
-    return reference.linf_distance(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[0])
+    return lp_distance(x, weight, math.inf)
+
+
+def lp_distance(
+    x: Tensor,
+    weight: Tensor,
+    p: float,
+    *,
+    inputs: Tensor | None = None,
+    outputs: Tensor | None = None,
+    rows: int = 32,
+) -> Tensor:
+    """Return (sum_i |x_i - w_ki|^p)^(1/p), scaled so that no power over- or underflows: (..., O).
+
+    The gradient is dy_k/dx_i = sign(d) (|d| / y_k)^(p-1), d = x_i - w_ki, and its negative to w_ki; 0 where d = 0
+    or y = 0. ``p = math.inf`` is :func:`linf_distance`. Fast for p = 2^k and 3 2^k up to 4096 (repeated squaring);
+    any real p >= 1 works. Powers of |d| / y below about 2^-60 are left out of sums and gradients.
+
+    Sub-batch masks: sub-batch s is rows s * rows .. (s + 1) * rows of ``x``, the last may be short; S of them.
+
+    Args:
+        x: (..., I); with masks (B, I).
+        weight: (O, I).
+        p: the power, >= 1.
+        inputs: (S, I') int64, sorted. x is then compact, (B, I'): its column j is input inputs[s, j].
+        outputs: (S, O') int64, sorted. The result is then compact, (B, O'): its column j is neuron outputs[s, j].
+        rows: size of a sub-batch.
+
+    Raises:
+        ValueError: for shapes, dtypes, devices or masks that do not match, no inputs at all, or p < 1.
+    """
+    if not p >= 1:
+        raise ValueError(f"lp_distance needs p >= 1, got {p}")
+    masked = inputs is not None or outputs is not None
+    _check(weight, x, masked=masked, width=weight.shape[-1] if inputs is None else inputs.shape[-1])
+    if masked:
+        _check_masks(x, weight, inputs, outputs, rows)
+    flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    inner = torch.float32 if dtype in HALF else dtype
+    y = operator.lp(flat.to(inner), weight.to(inner), float(p), inputs, outputs, rows).to(dtype)
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[1])
+
+
+def linf_distance_bounds(lower: Tensor, upper: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the exact range of :func:`linf_distance` over the box lower <= x <= upper: (least, most), (..., O).
+
+    With hi_i = max(w_i - l_i, u_i - w_i) and lo_i = max(l_i - w_i, w_i - u_i, 0), the distance of w_i to [l_i, u_i]:
+    most = max_i hi_i, least = max_i lo_i. Both are attained. Source: SortNet paper (arXiv 2210.01787), appendix on
+    interval bounds. The gradient goes to the first of tied maxima; of equal sides in hi_i, to l; 0 where lo_i = 0.
+    Where lower > upper there is no box and nothing is promised.
+
+    Args:
+        lower: (..., I).
+        upper: (..., I).
+        weight: (O, I).
+
+    Raises:
+        ValueError: for shapes, dtypes or devices that do not match, or no inputs at all.
+    """
+    _check(weight, lower, upper, width=weight.shape[-1])
+    dtype = torch.promote_types(torch.promote_types(lower.dtype, upper.dtype), weight.dtype)
+    inner = torch.float32 if dtype in HALF else dtype
+    flat = (side.reshape(-1, side.shape[-1]).to(inner) for side in (lower, upper))
+    shape = (*lower.shape[:-1], weight.shape[0])
+    return tuple(side.to(dtype).reshape(shape) for side in operator.bounds(*flat, weight.to(inner)))
+
+
+def _check(weight: Tensor, *xs: Tensor, width: int, masked: bool = False) -> None:
+    x = xs[0]
+    if weight.dim() != 2 or x.dim() < 1 or x.shape[-1] != width or width == 0 or (masked and x.dim() != 2):
+        expected = f"x {'(B, I)' if masked else '(..., I)'} and weight (O, I) with I >= 1"
+        raise ValueError(f"{expected} expected, got {tuple(x.shape)} and {tuple(weight.shape)}")
+    for side in (weight, *xs):
+        if not side.is_floating_point():
+            raise ValueError(f"floating point numbers expected, got {side.dtype}; convert with .float()")
+        if side.device != weight.device:
+            raise ValueError(f"x and weight must be on one device, got {x.device} and {weight.device}")
+    if len({side.shape for side in xs}) > 1:
+        shapes = " and ".join(str(tuple(side.shape)) for side in xs)
+        raise ValueError(f"the two sides of a box need one shape, got {shapes}")
+
+
+def _check_masks(
+    x: Tensor, weight: Tensor, inputs: Tensor | None, outputs: Tensor | None, rows: int
+) -> None:
+    if rows < 1:
+        raise ValueError(f"a sub-batch needs at least one row, got rows = {rows}")
+    subs = -(-x.shape[0] // rows)
+    for name, mask, size in (("inputs", inputs, weight.shape[1]), ("outputs", outputs, weight.shape[0])):
+        if mask is None:
+            continue
+        if mask.dim() != 2 or mask.shape[0] != subs or mask.dtype != torch.int64 or mask.device != x.device:
+            raise ValueError(
+                f"{name} must be int64 ({subs}, n), one row for each {rows} rows of x and on its device, "
+                f"got {mask.dtype} {tuple(mask.shape)} on {mask.device}"
+            )
+        if mask.shape[1] > size:
+            raise ValueError(f"{name} names {mask.shape[1]} of {size}: each may be kept once")

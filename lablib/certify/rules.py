@@ -1,0 +1,294 @@
+"""What certification knows of each layer: its image of a box, how it passes errors on, and how it rounds.
+
+For a layer g, with features of any shape behind the batch axis:
+
+- ``box(layer, lower, upper)``: bounds of g over the box. Computed in floating point as g itself would be, so
+  within ``local`` of true bounds.
+- ``spread(layer, error)``: |g(z + d) - g(z)| <= spread for all z and all |d| <= error (float64, elementwise).
+- ``local(layer, inputs, outputs, form)``: |computed g(z) - g(z)| for every z of the format with |z| <=
+  ``inputs`` and |g(z)| (or the computed value) <= ``outputs``; None where nothing rounds. ``form`` is the
+  :class:`~lablib.certify.arithmetic.Arithmetic` in which g is computed; the same bound holds for the ends
+  that ``box`` computes, since it takes the same steps.
+
+Exactly the classes of :data:`RULES` are known; subclasses may compute something else.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lablib.certify.arithmetic import ULPS, Arithmetic
+from lablib.layers.activations import Abs, FullSort, GroupSort, Householder, LeakyReLU, MaxMin, PReLU
+from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
+from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv2d, SortNetLayer
+from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
+from lablib.layers.sequential import guarantee
+from lablib.layers.shift import MeanShift, Normalise, Scale
+from lablib.ops import linf_dist, sortnet
+from lablib.ops.sorting import channel_dim
+
+Box = tuple[Tensor, Tensor]
+
+
+def run(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return the layer's output, without letting an in-place layer overwrite ``x``."""
+    return layer(x.clone() if getattr(layer, "inplace", False) else x)
+
+
+class Rule:
+    """A layer that is monotone in each input, 1-Lipschitz in linf apart for each output, and exact."""
+
+    def box(self, layer: nn.Module, lower: Tensor, upper: Tensor) -> Box:
+        return run(layer, lower), run(layer, upper)
+
+    def spread(self, layer: nn.Module, error: Tensor) -> Tensor:
+        return error
+
+    def local(self, layer: nn.Module, inputs: Tensor, outputs: Tensor, form: Arithmetic) -> Tensor | None:
+        return None
+
+
+class _Reshape(Rule):
+    """Flatten, Unflatten, MaxPool2d: errors go the way of the values."""
+
+    def spread(self, layer, error):
+        return layer(error)
+
+
+class _Relative(Rule):
+    """Monotone and elementwise, each output by at most ``roundings`` roundings (also of its constants)."""
+
+    def __init__(self, roundings: int):
+        self.roundings = roundings
+
+    def spread(self, layer, error):
+        return guarantee(layer)[1] * error
+
+    def local(self, layer, inputs, outputs, form):
+        # the second term: what underflows before a multiplication is multiplied
+        reach = 2 * self.roundings * max(1.0, guarantee(layer)[1])
+        return form.relative(self.roundings) * outputs + reach * form.tiny
+
+
+class _Scale(_Relative):
+    def box(self, layer, lower, upper):
+        ends = run(layer, lower), run(layer, upper)
+        return ends if layer.constant >= 0 else ends[::-1]
+
+    def local(self, layer, inputs, outputs, form):
+        # a power of two (or 0) changes only exponents
+        exact = math.frexp(layer.constant)[0] in (0.0, 0.5, -0.5) and abs(layer.constant) >= 1.0
+        return None if exact else super().local(layer, inputs, outputs, form)
+
+
+class _Kinked(_Relative):
+    """Linear on each side of 0, where it is 0: the image is the hull of the ends, and of 0 if inside."""
+
+    def box(self, layer, lower, upper):
+        first, second = run(layer, lower), run(layer, upper)
+        low, high = torch.minimum(first, second), torch.maximum(first, second)
+        inside = (lower < 0) & (upper > 0)
+        return torch.where(inside, low.clamp(max=0), low), torch.where(inside, high.clamp(min=0), high)
+
+
+class _Abs(_Kinked):
+    def local(self, layer, inputs, outputs, form):
+        return None
+
+
+class _Sort(Rule):
+    """Each k-th smallest of a group moves at most as far as the largest error of the group."""
+
+    def spread(self, layer, error):
+        axis = channel_dim(error, layer.dim)
+        size = layer.size if isinstance(layer, GroupSort) else error.shape[axis]
+        groups = error.unflatten(axis, (-1, size))
+        return groups.amax(axis + 1, keepdim=True).expand_as(groups).flatten(axis, axis + 1)
+
+
+class _AvgPool(Rule):
+    def spread(self, layer, error):
+        return layer(error)
+
+    def local(self, layer, inputs, outputs, form):
+        terms = math.prod(_pair(layer.kernel_size))
+        return form.relative(terms + 1) * layer(inputs) + 2 * terms * form.tiny
+
+
+class _Householder(Rule):
+    """Keeps a pair or reflects it, by the sign of s = a sin(t/2) - b cos(t/2).
+
+    Rounding. sin and cos err by 2 ULPS u absolutely, so s and the reflected values by at most (2 ULPS + 3) u
+    (|a| + |b|). Where rounding takes the wrong side, |s| is below that; the two pieces differ by 2 |s| along a
+    unit vector, hence three times the bound in all.
+    """
+
+    def box(self, layer, lower, upper):
+        axis = channel_dim(lower, layer.dim)
+        low, high = (v.double().unflatten(axis, (-1, 2)).unbind(axis + 1) for v in (lower, upper))
+        t = layer.angle.double().reshape(-1, *[1] * (lower.dim() - 1 - axis))
+        side = _combine(low, high, (t / 2).sin(), -(t / 2).cos())
+        first = _combine(low, high, t.cos(), t.sin())
+        second = _combine(low, high, t.sin(), -t.cos())
+        reflected = (torch.stack(ends, axis + 1) for ends in zip(first, second))
+        kept = torch.stack(low, axis + 1), torch.stack(high, axis + 1)
+        size = sum(torch.maximum(a.abs(), b.abs()) for a, b in zip(low, high))
+        doubt = 64 * 2.0**-53 * size
+        keeps, reflects = ((v).unsqueeze(axis + 1) for v in (side[1] > -doubt, side[0] <= doubt))
+        ends = []
+        for own, other, worst, pick in zip(
+            kept, reflected, (math.inf, -math.inf), (torch.minimum, torch.maximum)
+        ):
+            hull = pick(torch.where(keeps, own, worst), torch.where(reflects, other, worst))
+            ends.append(hull.flatten(axis, axis + 1))
+        return ends[0], ends[1]
+
+    def spread(self, layer, error):
+        axis = channel_dim(error, layer.dim)
+        pairs = error.unflatten(axis, (-1, 2))
+        size = (1.0 + 1e-12) * pairs.square().sum(axis + 1, keepdim=True).sqrt()  # 1-Lipschitz in l2
+        return size.expand_as(pairs).flatten(axis, axis + 1)
+
+    def local(self, layer, inputs, outputs, form):
+        axis = channel_dim(inputs, layer.dim)
+        pairs = inputs.unflatten(axis, (-1, 2))
+        sums = pairs.sum(axis + 1, keepdim=True).expand_as(pairs).flatten(axis, axis + 1)
+        return 3 * form.relative(2 * ULPS + 3) * sums + 12 * form.tiny
+
+
+class _Affine(Rule):
+    """Weights applied to centre and radius of the box in float64: W c + b +- |W| r."""
+
+    def box(self, layer, lower, upper):
+        low, high = lower.double(), upper.double()
+        centre, radius = (low + high) / 2, (high - low) / 2
+        weight, bias = _weights(layer)
+        middle = self.apply(layer, centre, weight, bias)
+        reach = self.apply(layer, radius, weight.abs(), None)
+        return middle - reach, middle + reach
+
+    def spread(self, layer, error):
+        return self.apply(layer, error, _weights(layer)[0].abs(), None)
+
+    def local(self, layer, inputs, outputs, form):
+        weight, bias = (None if t is None else t.abs() for t in _weights(layer))
+        share = form.relative(
+            weight[0].numel() + 6
+        )  # products, sums and bias; centre, radius and ends of a box
+        flushed = 4 * form.tiny / share  # operands below `tiny` may count as 0, on either side of a product
+        bias = flushed if bias is None else bias + flushed
+        bias = torch.as_tensor(bias).to(weight).expand(len(weight))
+        return share * self.apply(layer, inputs.double() + flushed, weight + flushed, bias)
+
+
+class _Linear(_Affine):
+    def apply(self, layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+class _Conv(_Affine):
+    def apply(self, layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = layer.padding
+        if layer.padding_mode == "circular" and not isinstance(layer, nn.Conv2d):
+            x, padding = F.pad(x, (padding,) * 4, mode="circular"), 0
+        elif layer.padding_mode != "zeros":
+            raise ValueError(
+                f"nn.Conv2d with padding_mode={layer.padding_mode!r} is not covered; use 'zeros'"
+            )
+        options = (getattr(layer, "dilation", 1), getattr(layer, "groups", 1))
+        return F.conv2d(x, weight, bias, layer.stride, padding, *options)
+
+
+class _Distance(Rule):
+    """max_i |x_i - w_i| + b, or K sorted ones with weights of sum at most 1.
+
+    Each |x_i - w_i| is one subtraction; maximum and sort choose among the rounded ones, and the k-th largest
+    of numbers that are each off by a relative u is off by a relative u. Then come K products and K - 1 sums,
+    and one sum for the bias.
+    """
+
+    def box(self, layer, lower, upper):
+        low, high = self.rows(layer, lower), self.rows(layer, upper)
+        if isinstance(layer, LInfDistance):
+            low, high = linf_dist.linf_distance_bounds(low, high, layer.weight)
+        else:
+            low, high = sortnet.sortnet_bounds(low, high, -layer.weight, layer.rank_weight)
+        if layer.bias is not None:
+            low, high = low + layer.bias, high + layer.bias
+        return self.shaped(layer, low, lower), self.shaped(layer, high, lower)
+
+    def spread(self, layer, error):
+        largest = self.rows(layer, error).amax(-1, keepdim=True)
+        return self.shaped(layer, largest.expand(*largest.shape[:-1], layer.out_features), error)
+
+    def local(self, layer, inputs, outputs, form):
+        roundings = 1 if isinstance(layer, LInfDistance) else layer.top + 1
+        if layer.bias is not None:
+            roundings += 1
+            outputs = outputs + self.per_output(layer.bias.abs(), outputs)
+        return form.relative(roundings) * outputs + 2 * (roundings + 1) * form.tiny
+
+    def rows(self, layer, x: Tensor) -> Tensor:
+        """The inputs of the neurons, (..., I)."""
+        return x
+
+    def shaped(self, layer, rows: Tensor, x: Tensor) -> Tensor:
+        """The outputs (..., O) in the layer's form, for an input of the shape of ``x``."""
+        return rows
+
+    def per_output(self, values: Tensor, outputs: Tensor) -> Tensor:
+        return values.to(outputs.dtype)
+
+
+class _DistanceConv(_Distance):
+    def rows(self, layer, x):
+        return layer.patches(x)
+
+    def shaped(self, layer, rows, x):
+        return layer.as_images(rows, x)
+
+    def per_output(self, values, outputs):
+        return values.to(outputs.dtype)[:, None, None]
+
+
+def _combine(low: tuple[Tensor, ...], high: tuple[Tensor, ...], *factors: Tensor) -> Box:
+    """Bounds of factors[0] a + factors[1] b for (a, b) between ``low`` and ``high``."""
+    least, most = zip(*(_product(a, b, factor) for a, b, factor in zip(low, high, factors)))
+    return least[0] + least[1], most[0] + most[1]
+
+
+def _product(low: Tensor, high: Tensor, factor: Tensor) -> Box:
+    return torch.minimum(low * factor, high * factor), torch.maximum(low * factor, high * factor)
+
+
+def _weights(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    return layer.weight.double(), None if layer.bias is None else layer.bias.double()
+
+
+def _pair(value) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+LINEAR = {nn.Linear, LInfLinear, L1Linear, SpectralLinear, OrthonormalLinear}
+CONVOLUTIONS = {nn.Conv2d, LInfConv2d, L1Conv2d, SpectralConv2d, OrthonormalConv2d}
+
+RULES: dict[type[nn.Module], Rule] = {
+    **dict.fromkeys((nn.Identity, nn.ReLU), Rule()),
+    **dict.fromkeys((nn.Flatten, nn.Unflatten, nn.MaxPool2d), _Reshape()),
+    **dict.fromkeys((nn.Hardtanh, nn.ReLU6), _Relative(1)),
+    **dict.fromkeys((nn.Tanh, nn.Sigmoid), _Relative(2 * ULPS)),
+    **dict.fromkeys((LeakyReLU, nn.LeakyReLU, PReLU), _Kinked(2)),
+    **dict.fromkeys((GroupSort, MaxMin, FullSort), _Sort()),
+    **dict.fromkeys(LINEAR, _Linear()),
+    **dict.fromkeys(CONVOLUTIONS, _Conv()),
+    **dict.fromkeys((LInfDistance, SortNetLayer), _Distance()),
+    **dict.fromkeys((LInfDistanceConv2d, SortNetConv2d), _DistanceConv()),
+    nn.AvgPool2d: _AvgPool(),
+    Abs: _Abs(1),
+    Householder: _Householder(),
+    MeanShift: _Relative(1),
+    Normalise: _Relative(4),
+    Scale: _Scale(2),
+}

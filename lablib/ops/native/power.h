@@ -1,0 +1,48 @@
+// How |d|^p is computed, and what the kernels return.
+#pragma once
+#include <type_traits>
+
+#include "distance.h"
+
+namespace {
+
+enum { DONE = 0, NOT_FINITE = 1, BAD_MASK = 2 };
+
+struct Power {
+    enum Way { ONE, SQUARES, REAL };
+    double p;
+    Way way;
+    int k;       // SQUARES: p = 2^k or, with three, 3 2^k; 1 <= k <= 12
+    bool three;
+
+    // Squaring is for float32; float64 is for checks, where compile time counts more.
+    Power(double p_, bool squares) : p(p_), way(p_ == 1 ? ONE : REAL), k(0), three(false) {
+        for (int j = 1; squares && j <= 12; j++)
+            for (int odd = 1; odd <= 3; odd += 2)
+                if (p == std::ldexp(double(odd), j)) way = SQUARES, k = j, three = odd == 3;
+    }
+};
+
+// Calls run(std::integral_constant<int, n>), n + 1 the squarings of |d|; n = -1 where p is no such power.
+template <class F, class Run> void dispatch_squares(const Power& power, Run run) {
+#define CASE(N) case N: return run(std::integral_constant<int, N>())
+    if constexpr (sizeof(F) == 4)
+        switch (power.way == Power::SQUARES ? power.k - 1 : -1) {
+            CASE(0); CASE(1); CASE(2); CASE(3); CASE(4); CASE(5);
+            CASE(6); CASE(7); CASE(8); CASE(9); CASE(10); CASE(11);
+        }
+    run(std::integral_constant<int, -1>());
+#undef CASE
+}
+
+// A power of two s for which the sum of up to 2^18 terms ((a + b) / s)^p does not overflow (dividing by s is exact);
+// 0 where there is none.
+template <class F> F common_scale(F a, F b, double p) {
+    const int limit = sizeof(F) == 4 ? 120 : 1000;
+    int exponent;
+    std::frexp(a / 2 + b / 2, &exponent);
+    if (!(a + b > 0) || exponent < -limit || exponent >= limit) return 0;
+    return F(std::ldexp(1.0, std::max(-limit, exponent + 1 - int(Bits<F>::SUM_MOST / p))));
+}
+
+}  // namespace
