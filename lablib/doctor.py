@@ -173,6 +173,19 @@ def _numba() -> Finding:
     return Finding("numba", "ok", f"{numba.__version__}: the search for violated pairs is compiled")
 
 
+def _kernels() -> Finding:
+    try:
+        from lablib.ops import native
+
+        kind, why = native.choice()
+    except (ImportError, OSError, ValueError) as error:  # no torch; a compiler or LABLIB_KERNELS that fails
+        return Finding("kernels", "gap", str(error), "export LABLIB_KERNELS=auto")
+    said = f"{kind}: {why} (CPU distance and SortNet layers)"
+    if kind == "native" or os.environ.get("LABLIB_KERNELS", "auto") == kind:
+        return Finding("kernels", "ok", said)
+    return Finding("kernels", "gap", said, "apt-get install g++")
+
+
 def _data() -> Iterator[Finding]:
     from lablib.data import NAMES, available
 

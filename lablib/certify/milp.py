@@ -4,9 +4,12 @@ Values between layers are linear expressions A v + b of the variables v, so that
 bend (a maximum) costs one variable and one binary; M constants come from interval bounds of the expressions.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -47,6 +50,20 @@ class Found:
     bound: float
     point: np.ndarray | None
     optimal: bool
+
+
+@contextlib.contextmanager
+def _no_output() -> Iterator[None]:
+    """HiGHS prints some lines past Python, whatever its options: send them nowhere."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @dataclasses.dataclass
@@ -111,13 +128,14 @@ class Program:
             ),
             shape=(len(entries), count + 1),
         )
-        done = milp(
-            np.eye(count + 1)[count],
-            integrality=np.array([*self.binary, 0]),
-            bounds=Bounds([*self.lower, 0.0], [*self.upper, limit]),
-            constraints=LinearConstraint(matrix, ub=[bound for _, _, bound in entries]),
-            options={"time_limit": seconds, "mip_rel_gap": 1e-9},
-        )
+        with _no_output():
+            done = milp(
+                np.eye(count + 1)[count],
+                integrality=np.array([*self.binary, 0]),
+                bounds=Bounds([*self.lower, 0.0], [*self.upper, limit]),
+                constraints=LinearConstraint(matrix, ub=[bound for _, _, bound in entries]),
+                options={"time_limit": seconds, "mip_rel_gap": 1e-9},
+            )
         if done.status == 2:  # infeasible
             return Found(math.inf, None, True)
         if done.status not in (0, 1):

@@ -12,16 +12,25 @@ HELP = "ratios of our code to its peers, side by side in one process"
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """One comparison: what, our code and the peer's, made ready by ``prepare() -> (ours, peer)``."""
+    """One comparison: what, our code and the peer's, made ready by ``prepare() -> (ours, peer)``.
+
+    ``instructions``: how many vector instructions our code cannot do without, where that has been counted.
+    """
 
     name: str
     peer: str
     prepare: Callable[[], tuple[Callable[[], object], Callable[[], object]]]
+    instructions: float | None = None
 
 
 def contests() -> list[Contest]:
     """Return all comparisons there are."""
+    from lablib.experiments.kernel_bench import kernel_contests
+    from lablib.experiments.sortnet_bench import sortnet_contests
+
     return [
+        *kernel_contests(),
+        *sortnet_contests(),
         Contest("GroupSort(2) forward+backward, (512, 1024)", "torch.sort of pairs", lambda: _sorting(2)),
         Contest(
             "GroupSort(8) forward+backward, (512, 1024)", "deel-torchlip GroupSort", lambda: _sorting_deel(8)
@@ -32,7 +41,6 @@ def contests() -> list[Contest]:
         Contest(
             "rows to the l1 ball by projection, (1024, 784)", "bisection on theta, 40 steps", _projecting
         ),
-        Contest("l_inf distance, reference, (64, 784) x (256, 784)", "torch.cdist, p = inf", _distance),
         Contest(
             "orthonormal linear forward+backward, 256 x 256", "torch orthogonal, its default", _orthonormal
         ),
@@ -54,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print one line per comparison: ratio of medians (above 1: ours is faster) and both medians."""
+    """Print one line per comparison: ratio of medians (above 1: ours is faster), share of the ceiling, medians."""
     if args.repeat < 1:
         raise ValueError(f"--repeat must be at least 1, got {args.repeat}")
     if args.device == "cuda":
@@ -64,7 +72,9 @@ def main(args: argparse.Namespace) -> int:
     chosen = [c for c in contests() if all(word.lower() in c.name.lower() for word in args.words)]
     if not chosen:
         raise ValueError(f"no comparison has the words {' '.join(args.words)}; run without words to see all")
-    print(f"threads: {_set_threads(args.threads)}; ratio = peer / ours, medians of {args.repeat} turns each")
+    threads = _set_threads(args.threads)
+    print(f"threads: {threads}; ratio = peer / ours, medians of {args.repeat} turns each")
+    peak = _ceiling(threads) if any(c.instructions for c in chosen) else None
     for contest in chosen:
         try:
             ours, peer = contest.prepare()
@@ -73,8 +83,22 @@ def main(args: argparse.Namespace) -> int:
             continue
         mine, theirs = take_turns(ours, peer, args.repeat)
         times = f"{1e3 * mine:.2f} ms | {contest.peer}: {1e3 * theirs:.2f} ms"
-        print(f"{theirs / mine:8.2f} x  {contest.name}: {times}", flush=True)
+        share = f"{contest.instructions / mine / peak:4.0%}" if peak and contest.instructions else "   -"
+        print(f"{theirs / mine:8.2f} x  {share}  {contest.name}: {times}", flush=True)
     return 0
+
+
+def _ceiling(threads: int) -> float | None:
+    """Say and return the vector instructions per second that these threads reach, None without C++ kernels."""
+    from lablib.experiments.kernel_bench import vector_peak
+    from lablib.ops import native
+
+    if native.kernels() != "native":
+        print(f"CPU kernels: {native.kernels()} ({native.choice()[1]}); no ceiling measured")
+        return None
+    peak = vector_peak(threads)
+    print(f"CPU kernels: native; percent of {peak / 1e9:.1f}e9 vector multiply-adds per second, measured now")
+    return peak
 
 
 def take_turns(ours: Callable[[], object], peer: Callable[[], object], repeat: int) -> tuple[float, float]:
@@ -170,15 +194,6 @@ def _projecting():
         return w.sign() * (size - high).clamp(min=0)
 
     return lambda: project_rows_l1(w), bisection
-
-
-def _distance():
-    import torch
-
-    from lablib.ops.linf_dist import linf_distance
-
-    x, w = torch.randn(64, 784), torch.randn(256, 784)
-    return lambda: linf_distance(x, w), lambda: torch.cdist(x, w, p=float("inf"))
 
 
 def _orthonormal():

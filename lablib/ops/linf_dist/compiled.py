@@ -196,16 +196,11 @@ def _lp(p: float) -> tuple[Callable, Callable]:
 
     @njit(inline="always")
     def slope_sign(ratio, least):
-        return (least * 0 + 1 if ratio > least else least * 0) - (least * 0 + 1 if ratio < -least else least * 0)
+        return (least * 0 + 1 if ratio > least else least * 0) - (
+            least * 0 + 1 if ratio < -least else least * 0
+        )
 
-    @njit(nogil=True, fastmath={"reassoc"})
-    def total(terms):
-        found = terms[0] - terms[0]
-        for i in range(len(terms)):
-            found += terms[i]
-        return found
-
-    @njit(parallel=True, nogil=True)
+    @njit(parallel=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
     def forward(x, weight, y, integer, mask):
         rows, inputs = x.shape
         least, one = x.dtype.type(floor), x.dtype.type(1)
@@ -224,11 +219,11 @@ def _lp(p: float) -> tuple[Callable, Callable]:
                 if largest == 0:
                     y[b, k] = 0
                     continue
-                scale = one / largest
+                scale, total = one / largest, x.dtype.type(0)
                 for i in range(inputs):
                     ratio = abs(size[i] * scale)
-                    size[i] = power(ratio if ratio > least else least)
-                y[b, k] = largest * total(size) ** (1 / p)
+                    total += power(ratio if ratio > least else least)
+                y[b, k] = largest * total ** (1 / p)
 
     @njit(parallel=True, nogil=True)
     def backward(x, weight, y, grad, to_x, to_weight):

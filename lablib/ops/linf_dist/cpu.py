@@ -54,7 +54,19 @@ def bounds_backward(grad_least, grad_most, lower, upper, weight, least, most, *i
     """As the operator lablib::linf_distance_bounds_backward."""
     made = tuple(torch.zeros_like(t) for t in (lower, upper, weight))
     if not least.numel() or _call(
-        "linf_range_backward", lower, weight, 0.0, None, None, 1, upper, least, most, grad_least, grad_most, *made
+        "linf_range_backward",
+        lower,
+        weight,
+        0.0,
+        None,
+        None,
+        1,
+        upper,
+        least,
+        most,
+        grad_least,
+        grad_most,
+        *made,
     ):
         return made
     return reference.bounds_backward(grad_least, grad_most, lower, upper, weight, least, most)

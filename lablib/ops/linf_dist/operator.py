@@ -31,7 +31,9 @@ _LIBRARY.define(
 )
 
 
-def lp(x: Tensor, weight: Tensor, p: float, inputs: Tensor | None, outputs: Tensor | None, rows: int) -> Tensor:
+def lp(
+    x: Tensor, weight: Tensor, p: float, inputs: Tensor | None, outputs: Tensor | None, rows: int
+) -> Tensor:
     """Return the distances (B, O), differentiable. Arguments as :func:`lablib.ops.linf_dist.lp_distance`."""
     keep = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if keep and torch._C._are_functorch_transforms_active():
@@ -55,9 +57,10 @@ def _lp_forward(x, weight, p, inputs, outputs, rows, keep):
 
 
 def _lp_backward(grad, x, weight, y, index, p, inputs, outputs, rows, need_x, need_weight):
+    sides = (t.contiguous() for t in (grad, x, weight))
     return implementation(x, weight).lp_backward(
-        grad.contiguous(), x.contiguous(), weight.contiguous(), y, index, p, inputs, outputs, rows, need_x, need_weight
-    )  # fmt: skip
+        *sides, y, index, p, inputs, outputs, rows, need_x, need_weight
+    )
 
 
 def _lp_fake(x, weight, p, inputs, outputs, rows, keep):

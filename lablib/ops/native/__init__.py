@@ -1,7 +1,7 @@
 """The compiled CPU kernels of the distance and SortNet layers: C++ built on first use (build.py), and who runs.
 
-``LABLIB_KERNELS`` chooses what computes those layers on the CPU: ``auto`` (the default: ``native`` where a compiler is
-or was, else ``numba`` where that is installed, else ``reference``), or one of the three.
+``LABLIB_KERNELS`` chooses what computes those layers on the CPU: ``auto`` (the default: ``native`` where a compiler
+is or was, else ``numba`` where that is installed, else ``reference``), or one of the three.
 """
 
 import functools

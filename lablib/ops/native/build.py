@@ -82,7 +82,9 @@ def _compile(compiler: str, sources: list[Path], made: Path) -> None:
     link = [compiler, "-shared", "-o", str(made), *map(str, objects), *_openmp()]
     for step in (commands, [link]):
         runs = [
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
             for command in step
         ]
         try:
@@ -107,7 +109,11 @@ def _openmp() -> tuple[str, ...]:
     A library of the usual name (libgomp.so.1) is found in the process by that name; wheels may have renamed theirs.
     """
     with contextlib.suppress(OSError):
-        loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp-" in line}
+        loaded = {
+            line.split()[-1]
+            for line in Path("/proc/self/maps").read_text().splitlines()
+            if "libgomp-" in line
+        }
         renamed = sorted(path for path in loaded if "/torch" in path and os.path.exists(path))
         if renamed:
             return (renamed[0],)
@@ -147,5 +153,7 @@ def _machine() -> str:
     """Return what -march=native depends on."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "\n".join(next((x for x in lines if x.startswith(key)), key) for key in ("model name", "flags"))
+        return "\n".join(
+            next((x for x in lines if x.startswith(key)), key) for key in ("model name", "flags")
+        )
     return platform.processor() or platform.machine()

@@ -9,8 +9,10 @@
 #include <cstring>
 #include <new>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX2__)
 #define VECTOR_BYTES 32
@@ -27,12 +29,14 @@ template <class F> struct Bits;
 template <> struct Bits<float> {
     typedef int32_t Int;
     static constexpr Int SIZE = 0x7fffffff, INF = 0x7f800000;
-    static constexpr double SUM_LEAST = -80, POWER_LEAST = -120, SUM_MOST = 108, SLOPE_LEAST = -60;  // base-2 logarithms
+    static constexpr double SUM_LEAST = -80, POWER_LEAST = -120, SUM_MOST = 108, SLOPE_LEAST = -60;
+    static constexpr double NEAR_LEAST = -36;  // base-2 logarithms
 };
 template <> struct Bits<double> {
     typedef int64_t Int;
     static constexpr Int SIZE = 0x7fffffffffffffff, INF = 0x7ff0000000000000;
     static constexpr double SUM_LEAST = -800, POWER_LEAST = -1000, SUM_MOST = 1000, SLOPE_LEAST = -480;
+    static constexpr double NEAR_LEAST = -100;
 };
 
 template <class F> struct Kind {
@@ -71,6 +75,21 @@ template <class F> INLINE typename Kind<F>::Vec max_size(typename Kind<F>::Vec a
         return (typename Kind<F>::Vec)_mm512_range_pd((__m512d)a, (__m512d)b, 0x0b);
 #else
     return larger(a, size_of<F>(b));
+#endif
+}
+
+// Lanes that are set, as the bits of a number.
+template <class F> INLINE uint32_t lanes(typename Kind<F>::Key mask) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(F) == 4) return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
+    else return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(F) == 4) return _mm256_movemask_ps((__m256)mask);
+    else return _mm256_movemask_pd((__m256d)mask);
+#else
+    uint32_t bits = 0;
+    UNROLL for (int l = 0; l < Kind<F>::LANES; l++) bits |= uint32_t(mask[l] & 1) << l;
+    return bits;
 #endif
 }
 

@@ -17,35 +17,45 @@ template <class F> struct Forward {
 
     const Power& power;
     F floor;  // of the ratio, or of its square
+    F near;   // ratios below add nothing that shows
 
-    explicit Forward(const Power& p) : power(p), floor(F(std::exp2((p.way == Power::SQUARES ? 2 : 1) * Bits<F>::POWER_LEAST / p.p))) {}
+    explicit Forward(const Power& p)
+        : power(p), floor(F(std::exp2((p.way == Power::SQUARES ? 2 : 1) * Bits<F>::POWER_LEAST / p.p))),
+          near(F(std::exp2(Bits<F>::NEAR_LEAST / p.p))) {}
 
-    // s[n] = sum_i |(x - w) scale[n]|^p, or without the factor.
-    template <bool SCALED, int SQUARES> INLINE void tile_sum(const F* x, const F* w, int64_t width, const F* scale, F* s) const {
-        Vec acc[TILE], b[TILE_W], u[TILE_W];
+    // total += |u|^p
+    template <int SQUARES> INLINE void add_powers(Vec* u, Vec* total) const {
         const Vec least = all(floor);
+        if (SQUARES >= 0) {
+            UNROLL for (int c = 0; c < TILE_W; c++) u[c] *= u[c];
+            if (SQUARES > 2) UNROLL for (int c = 0; c < TILE_W; c++) u[c] = larger(u[c], least);
+            if (power.three) UNROLL for (int c = 0; c < TILE_W; c++) u[c] *= u[c] * u[c];
+            UNROLL for (int j = 1; j < SQUARES; j++) UNROLL for (int c = 0; c < TILE_W; c++) u[c] *= u[c];
+            UNROLL for (int c = 0; c < TILE_W; c++) total[c] += SQUARES ? u[c] * u[c] : u[c];
+        } else if (power.way == Power::ONE) {
+            UNROLL for (int c = 0; c < TILE_W; c++) total[c] += size_of<F>(u[c]);
+        } else {
+            UNROLL for (int c = 0; c < TILE_W; c++)
+                total[c] += exp2_of(F(power.p) * log2_of(larger(size_of<F>(u[c]), least)));
+        }
+    }
+
+    // s[n] = sum_i |(x - w) scale[n]|^p, or without the factor; NEAR: only where some ratio is not far below 1.
+    template <bool SCALED, bool NEAR, int SQUARES>
+    INLINE void tile_sum(const F* x, const F* w, int64_t width, const F* scale, F* s) const {
+        Vec acc[TILE], b[TILE_W], u[TILE_W];
         UNROLL for (int n = 0; n < TILE; n++) acc[n] = Vec{};
         for (int64_t i = 0; i < width; i += K::LANES) {
             UNROLL for (int c = 0; c < TILE_W; c++) b[c] = load(w + c * width + i);
             UNROLL for (int r = 0; r < TILE_X; r++) {
-                Vec a = load(x + r * width + i);
+                Vec a = load(x + r * width + i), most = {};
                 UNROLL for (int c = 0; c < TILE_W; c++) {
                     u[c] = a - b[c];
                     if (SCALED) u[c] *= scale[r * TILE_W + c];
+                    if (NEAR) most = max_size<F>(most, u[c]);
                 }
-                if (SQUARES >= 0) {
-                    UNROLL for (int c = 0; c < TILE_W; c++) u[c] *= u[c];
-                    if (SQUARES > 2) UNROLL for (int c = 0; c < TILE_W; c++) u[c] = larger(u[c], least);
-                    if (power.three) UNROLL for (int c = 0; c < TILE_W; c++) u[c] *= u[c] * u[c];
-                    UNROLL for (int j = 1; j < SQUARES; j++) UNROLL for (int c = 0; c < TILE_W; c++) u[c] *= u[c];
-                    UNROLL for (int c = 0; c < TILE_W; c++)
-                        acc[r * TILE_W + c] += SQUARES ? u[c] * u[c] : u[c];
-                } else if (power.way == Power::ONE) {
-                    UNROLL for (int c = 0; c < TILE_W; c++) acc[r * TILE_W + c] += size_of<F>(u[c]);
-                } else {
-                    UNROLL for (int c = 0; c < TILE_W; c++)
-                        acc[r * TILE_W + c] += exp2_of(F(power.p) * log2_of(larger(size_of<F>(u[c]), least)));
-                }
+                if (NEAR && !lanes<F>(most >= all(near))) continue;
+                add_powers<SQUARES>(u, acc + r * TILE_W);
             }
         }
         join_lanes<F, Sum>(acc, s);
@@ -72,7 +82,7 @@ template <class F> struct Forward {
         alignas(64) F s[TILE];
         for (int64_t c = 0; c < tw; c += TILE_W)
             for (int64_t r = 0; r < tx; r += TILE_X) {
-                tile_sum<false, SQUARES>(x + r * width, w + c * width, width, nullptr, s);
+                tile_sum<false, false, SQUARES>(x + r * width, w + c * width, width, nullptr, s);
                 for (int n = 0; n < TILE; n++) y[(r + n / TILE_W) * BLOCK + c + n % TILE_W] = s[n];
             }
         if (power.way == Power::ONE) return true;
@@ -90,7 +100,7 @@ template <class F> struct Forward {
         return true;
     }
 
-    template <int SQUARES> void twice(const F* x, const F* w, int64_t xs, int64_t ws, int64_t width, F* y) const {
+    template <int SQUARES, bool NEAR> void twice(const F* x, const F* w, int64_t xs, int64_t ws, int64_t width, F* y) const {
         const int64_t tx = round_up(xs, TILE_X), tw = round_up(ws, TILE_W);
         alignas(64) F s[TILE], m[TILE], scale[TILE];
         const F normal = sizeof(F) == 4 ? F(1.2e-38) : F(2.3e-308);
@@ -98,7 +108,7 @@ template <class F> struct Forward {
             for (int64_t r = 0; r < tx; r += TILE_X) {
                 tile_max<F>(x + r * width, w + c * width, width, m);
                 for (int n = 0; n < TILE; n++) scale[n] = m[n] < normal ? F(0) : F(1) / m[n];
-                tile_sum<true, SQUARES>(x + r * width, w + c * width, width, scale, s);
+                tile_sum<true, NEAR, SQUARES>(x + r * width, w + c * width, width, scale, s);
                 roots(s, TILE);
                 for (int n = 0; n < TILE; n++)
                     y[(r + n / TILE_W) * BLOCK + c + n % TILE_W] = m[n] < normal ? m[n] : m[n] * s[n];
@@ -114,7 +124,9 @@ template <class F> struct Forward {
                 pack_x(x, x_whole, m, m.first(sub), xs, width);
                 pack_weight(w, weight, m, sub, first, ws, width);
             }
-        twice<SQUARES>(x, w, xs, ws, width, y);
+        if constexpr (sizeof(F) == 4 && CAN_LOOK && (SQUARES < 0 || SQUARES > 6))  // no need to compile the others
+            if (near_only(power, NEAR_FORWARD)) return twice<SQUARES, true>(x, w, xs, ws, width, y);
+        if constexpr (!CAN_LOOK || SQUARES < 8) twice<SQUARES, false>(x, w, xs, ws, width, y);
     }
 };
 

@@ -23,9 +23,12 @@ template <class F> struct Backward {
     typedef typename K::Key Key;
 
     const Power& power;
-    F floor;
+    F floor;  // ratios below count as 0
+    F near;   // where all ratios are below, nothing is done
 
-    explicit Backward(const Power& p) : power(p), floor(p.p > 1 ? F(std::exp2(Bits<F>::SLOPE_LEAST / (p.p - 1))) : F(0)) {}
+    explicit Backward(const Power& p)
+        : power(p), floor(p.p > 1 ? F(std::exp2(Bits<F>::SLOPE_LEAST / (p.p - 1))) : F(0)),
+          near(p.p > 1 ? F(std::exp2(Bits<F>::NEAR_LEAST / (p.p - 1))) : F(0)) {}
 
     static INLINE Vec where(Key mask, Vec v) { return (Vec)((Key)v & mask); }
 
@@ -92,6 +95,40 @@ template <class F> struct Backward {
                 }
             }
     }
+
+    // The same where few ratios are near 1.
+    template <int SQUARES, bool TO_X>
+    void near_panel(const F* x, const F* w, F* to_x, F* to_w, const F* scale, const F* grad, int64_t xs, int64_t ws,
+                    int64_t width) const {
+        for (int64_t c = 0; c < ws; c += BACK_W)
+            for (int64_t b = 0; b < xs; b++) {
+                const F *s = scale + b * BLOCK + c, *g = grad + b * BLOCK + c;
+                for (int64_t i = 0; i < width; i += K::LANES) {
+                    const Vec a = load(x + b * width + i);
+                    Vec u[BACK_W], most = {}, gx = {};
+                    UNROLL for (int n = 0; n < BACK_W; n++) {
+                        u[n] = (a - load(w + (c + n) * width + i)) * s[n];
+                        most = max_size<F>(most, u[n]);
+                    }
+                    if (!lanes<F>(most >= all(near))) continue;
+                    UNROLL for (int n = 0; n < BACK_W; n++) {
+                        const Vec t = slope<SQUARES>(u[n]) * g[n];
+                        gx += t;
+                        store(to_w + (c + n) * width + i, load(to_w + (c + n) * width + i) - t);
+                    }
+                    if (TO_X) store(to_x + b * width + i, load(to_x + b * width + i) + gx);
+                }
+            }
+    }
+
+    template <int SQUARES, bool TO_X>
+    void sweep(const F* x, const F* w, F* to_x, F* to_w, const F* scale, const F* grad, int64_t xs, int64_t ws,
+               int64_t width) const {
+        if constexpr (sizeof(F) == 4 && CAN_LOOK && (SQUARES < 0 || SQUARES > 5))  // no need to compile the others
+            if (near_only(power, NEAR_BACKWARD))
+                return near_panel<SQUARES, TO_X>(x, w, to_x, to_w, scale, grad, xs, ws, width);
+        if constexpr (!CAN_LOOK || SQUARES < 7) panel<SQUARES, TO_X>(x, w, to_x, to_w, scale, grad, xs, ws, width);
+    }
 };
 
 template <class F> struct Sweep {
@@ -136,8 +173,8 @@ template <class F> struct Sweep {
                 pack_weight(ws, weight, m, sub, c, count, width);
                 std::fill(gw, gw + round_up(count, BACK_W) * width, F(0));
                 const int64_t tx = round_up(rows, BACK_X), tw = round_up(count, BACK_W);
-                if (to_x) kernel.template panel<SQUARES, true>(xs, ws, gx, gw, scale, slope, tx, tw, width);
-                else kernel.template panel<SQUARES, false>(xs, ws, gx, gw, scale, slope, tx, tw, width);
+                if (to_x) kernel.template sweep<SQUARES, true>(xs, ws, gx, gw, scale, slope, tx, tw, width);
+                else kernel.template sweep<SQUARES, false>(xs, ws, gx, gw, scale, slope, tx, tw, width);
                 if (to_w) add_weight(gw, sub, c, count);
             }
             if (to_x) std::memcpy(part + (m.first(sub) - m.first(low)) * width, gx, rows * width * sizeof(F));
@@ -178,10 +215,10 @@ template <class F> struct Sweep {
 #pragma omp for schedule(static)
                     for (int64_t b = 0; b < rows; b++) {
                         F* row = to_x + (first + b) * m.kept;
-                        for (int64_t j = 0; j < m.kept; j++) {
-                            F sum = 0;
-                            for (int64_t n = 0; n < parts; n++) sum += sums.at[(n * rows + b) * width + j];
-                            row[j] = sum * most;
+                        std::fill(row, row + m.kept, F(0));
+                        for (int64_t n = 0; n < parts; n++) {
+                            const F* part = sums.at + (n * rows + b) * width;
+                            for (int64_t j = 0; j < m.kept; j++) row[j] += part[j] * most;
                         }
                     }
                 }

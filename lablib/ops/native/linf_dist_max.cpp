@@ -97,18 +97,6 @@ int range(const F* lower, const F* upper, const F* weight, F* least, F* most, co
     return finite ? DONE : NOT_FINITE;
 }
 
-// Lanes that are set, as the bits of a number.
-template <class F> INLINE uint32_t lanes(typename Kind<F>::Key mask) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(F) == 4) return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
-    else return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask);
-#else
-    uint32_t bits = 0;
-    UNROLL for (int l = 0; l < Kind<F>::LANES; l++) bits |= uint32_t(mask[l] & 1) << l;
-    return bits;
-#endif
-}
-
 // The first i with value(i) >= target, four vectors at a time; there is one, and ``width`` is whole fours of vectors.
 // One unpredictable branch: each costs as much as looking at ten vectors.
 template <class F, class Value>

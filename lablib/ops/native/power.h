@@ -38,11 +38,19 @@ template <class F, class Run> void dispatch_squares(const Power& power, Run run)
 // A power of two s for which the sum of up to 2^18 terms ((a + b) / s)^p does not overflow (dividing by s is exact);
 // 0 where there is none.
 template <class F> F common_scale(F a, F b, double p) {
-    const int limit = sizeof(F) == 4 ? 120 : 1000;
-    int exponent;
-    std::frexp(a / 2 + b / 2, &exponent);
-    if (!(a + b > 0) || exponent < -limit || exponent >= limit) return 0;
-    return F(std::ldexp(1.0, std::max(-limit, exponent + 1 - int(Bits<F>::SUM_MOST / p))));
+    const double size = double(a) + double(b), limit = sizeof(F) == 4 ? 120 : 1000;
+    if (!(size > 0)) return 0;
+    const double exponent = std::ceil(std::log2(size) - Bits<F>::SUM_MOST / p);
+    return std::abs(exponent) < limit ? F(std::exp2(exponent)) : F(0);
+}
+
+// From these powers on most pairs lie so far below the largest difference that it pays to look before raising them.
+// Looking needs an instruction that tells whether any lane is set.
+constexpr bool CAN_LOOK = VECTOR_BYTES >= 32;
+constexpr double NEAR_FORWARD = 512, NEAR_BACKWARD = 256, NEAR_REAL = 24;
+
+inline bool near_only(const Power& power, double from) {
+    return CAN_LOOK && power.p >= (power.way == Power::SQUARES ? from : NEAR_REAL);
 }
 
 }  // namespace
