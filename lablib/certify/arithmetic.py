@@ -6,7 +6,7 @@
 float32 and 2^-53 in float64. ``tiny``, the smallest normal number, stands for underflow, gradual or flushed to
 zero, of operands and results. A sum of n products in any order, with or without fused multiply-add, errs by at
 most gamma_n sum |a_i b_i| + 2 n tiny with gamma_n = n u / (1 - n u). Comparisons, absolute values and sorts do
-not round.
+not round (but may flush operands).
 
 The model excludes arithmetic of a lower precision than the tensors say (TF32, bfloat16 products) and fast
 convolutions (Winograd, FFT): :func:`check_arithmetic` refuses to certify where torch is allowed to use them.
@@ -66,16 +66,50 @@ def check_arithmetic(device: torch.device, multiplies: bool, convolves: bool) ->
     """
     if torch.is_autocast_enabled(device.type):
         raise ValueError("autocast lowers the precision of layers; certify outside of it")
-    if multiplies and torch.get_float32_matmul_precision() != "highest":
-        raise ValueError(
-            "float32 products may be computed in TF32 or bfloat16; call "
-            "torch.set_float32_matmul_precision('highest') before certifying"
-        )
+    if multiplies or convolves:  # some convolutions are computed as products
+        _check_products(device)
     if convolves and device.type == "cuda" and torch.backends.cudnn.enabled:
         raise ValueError(
             "cuDNN may convolve in TF32 or by Winograd's method, which no bound here covers; certify on the CPU, "
             "or set torch.backends.cudnn.enabled = False"
         )
+    mkldnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    if convolves and device.type == "cpu" and not mkldnn and _nnpack_enabled():
+        raise ValueError(
+            "without oneDNN torch may convolve by NNPACK's Winograd method, which no bound here covers; set "
+            "torch.backends.mkldnn.enabled = True, or certify under torch.backends.nnpack.flags(enabled=False)"
+        )
+
+
+def _check_products(device: torch.device) -> None:
+    backends = torch.backends
+    kinds = (backends.mkldnn, "conv"), (backends.mkldnn, "matmul")
+    if device.type == "cuda":
+        kinds = ((backends.cuda, "matmul"),)
+    for backend, name in kinds:  # settings that older releases of torch do not have
+        value = getattr(getattr(backend, name, None), "fp32_precision", "none")
+        if value not in ("ieee", "none"):
+            where = f"{backend.__name__}.{name}.fp32_precision"
+            raise ValueError(
+                f"float32 products may be computed in TF32 or bfloat16: {where} is {value!r}; set it to 'ieee' "
+                "(or call torch.set_float32_matmul_precision('highest')) before certifying"
+            )
+    try:
+        precise = torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # torch's way to say that its settings differ by backend
+        precise = False
+    if not precise:
+        raise ValueError(
+            "float32 products may be computed in TF32 or bfloat16; call "
+            "torch.set_float32_matmul_precision('highest') before certifying"
+        )
+
+
+def _nnpack_enabled() -> bool:
+    if not torch.backends.nnpack.is_available():
+        return False
+    # there is no public way to read the flag; where it is gone, assume the worst
+    return getattr(torch._C, "_get_nnpack_enabled", lambda: True)()
 
 
 def check_size(outputs: Tensor, local: Tensor, dtype: torch.dtype) -> None:

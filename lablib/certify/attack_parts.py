@@ -11,6 +11,7 @@ from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv
 from lablib.layers.intact import is_chain, plain_class
 from lablib.layers.sequential import ConvexResidual
 from lablib.ops import linf_dist
+from lablib.ops.rounding import EPS64
 
 _DENSE, _CONV = (LInfDistance, SortNetLayer), (LInfDistanceConv2d, SortNetConv2d)
 
@@ -38,8 +39,8 @@ class Ball:
         # ends rounded inward: no float between them is farther than eps from x
         low, high = (wide - reach).to(x.dtype), (wide + reach).to(x.dtype)
         infinity = torch.full_like(x, torch.inf)
-        low = torch.where(wide - low.double() > reach, torch.nextafter(low, infinity), low)
-        high = torch.where(high.double() - wide > reach, torch.nextafter(high, -infinity), high)
+        low = torch.where(_gap(wide, low.double()) > reach, torch.nextafter(low, infinity), low)
+        high = torch.where(_gap(wide, high.double()) > reach, torch.nextafter(high, -infinity), high)
         self.low, self.high = low.clamp(min=lower), high.clamp(max=upper)
 
     def per_sample(self, values: Tensor) -> Tensor:
@@ -48,9 +49,13 @@ class Ball:
 
     def distance(self, points: Tensor) -> Tensor:
         """Return the distances from x (B,) float64, rounded up."""
-        gap = (points.double() - self.x.double()).flatten(1)
-        size = gap.norm(dim=1) if self.norm == "l2" else gap.abs().amax(1)
-        return size * (1.0 + (1e-12 if self.norm == "l2" else 0.0))
+        gap = _gap(points.double(), self.x.double()).flatten(1)
+        largest = gap.amax(1)
+        if self.norm == "linf":
+            return largest
+        # divided by the largest, no square that counts underflows; then sums and roots, a rounding each
+        size = (gap / largest.clamp(min=1e-300)[:, None]).square().sum(1).sqrt()
+        return largest * size * (1.0 + (gap.shape[1] + 8) * EPS64)
 
     def project(self, points: Tensor) -> Tensor:
         """Return points of the ball near ``points``."""
@@ -93,10 +98,22 @@ class Ball:
         return self.project(torch.where(up, self.high, self.low))
 
 
+def _gap(a: Tensor, b: Tensor) -> Tensor:
+    """Return |a - b| of float64 numbers, rounded up; exact where the difference is a float64 number.
+
+    The rounding error of a sum is itself a float: Knuth, The Art of Computer Programming 2, section 4.2.2.
+    """
+    gap = a - b
+    taken = gap - a
+    lost = (a - (gap - taken)) - (b + taken)
+    size = gap.abs()
+    return torch.where(lost * gap.sign() > 0, torch.nextafter(size, torch.full_like(size, torch.inf)), size)
+
+
 def margins(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """Return computed f_y - max_j f_j (B,) in float64: wrong where it is not positive, ties included."""
     with torch.no_grad():
-        return margins_of(network(x), labels)
+        return margins_of(run(network, x), labels)
 
 
 def margins_of(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lablib.certify.attack_parts import Ball, interval_corner, margins, margins_of, smooth_forward, squares
-from lablib.certify.chain import check_labels
+from lablib.certify.chain import check_labels, check_logits
 from lablib.certify.progress import bar
+from lablib.certify.rules import run
 
 Forward = Callable[[Tensor], Tensor]
 EXPONENTS = (8.0, 256.0)  # of the l_p neurons that give the gradient, first and last step
@@ -283,7 +284,7 @@ def _descend(
         exponent = EXPONENTS[0] * (EXPONENTS[1] / EXPONENTS[0]) ** (step / steps)
         with torch.enable_grad():
             at = point.detach().requires_grad_()
-            outputs = network(at) if forward is None else forward(at, exponent)
+            outputs = run(network, at) if forward is None else forward(at, exponent)
             slope = torch.autograd.grad(loss(outputs).sum(), at)[0]
         best.keep(point, margins_of(outputs, best.labels), slice(None))
         if not len(best.standing()):
@@ -315,7 +316,7 @@ def _decay(steps: int) -> Callable[[int], float]:
 def _nearest(network: nn.Module, x: Tensor, labels: Tensor, count: int | None) -> Tensor:
     """Return the other classes by falling logit, (B, T)."""
     with torch.no_grad():
-        f = network(x)
+        f = run(network, x)
     order = f.scatter(1, labels[:, None], -torch.inf).argsort(1, descending=True)
     return order[:, : f.shape[1] - 1 if count is None else min(count, f.shape[1] - 1)]
 
@@ -341,5 +342,5 @@ def _check(network: nn.Module, x: Tensor, labels: Tensor, steps: int, restarts: 
     if x.dim() < 2 or not x.isfinite().all():
         raise ValueError(f"finite inputs (B, ...) with a batch axis expected, got shape {tuple(x.shape)}")
     with torch.no_grad():
-        classes = network(x[:1]).shape[-1] if len(x) else 2
+        classes = check_logits(run(network, x[:1])).shape[1] if len(x) else 2
     return check_labels(labels, len(x), classes).to(x.device)

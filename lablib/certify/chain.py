@@ -42,6 +42,8 @@ def _flatten(module: nn.Module) -> list[nn.Module]:
             f"{layer_name(module)} is not covered by the bounds here; they know exactly {', '.join(names)}, "
             "and chains of them (a model's own network() gives such a chain)"
         )
+    elif kind is nn.MaxPool2d and module.return_indices:
+        raise ValueError("nn.MaxPool2d with return_indices=True has two outputs; leave it False")
     elif kind in KNOWN:
         guarantee(module)  # refuses options under which samples mix
     return [module]
@@ -94,6 +96,17 @@ def check_inputs(network: nn.Module, *batches: Tensor) -> None:
             raise ValueError("inputs contain NaN or infinity; look for the step that made them")
     kinds = {plain_class(part) for part in network.modules()}
     check_arithmetic(first.device, bool(kinds & LINEAR), bool(kinds & CONVOLUTIONS))
+
+
+def check_logits(outputs: Tensor) -> Tensor:
+    """Return ``outputs`` if they are logits (B, C).
+
+    Raises:
+        ValueError: for another number of axes.
+    """
+    if outputs.dim() != 2:
+        raise ValueError(f"logits (B, C) expected, got shape {tuple(outputs.shape)}; add nn.Flatten()")
+    return outputs
 
 
 def check_labels(labels: Tensor, samples: int, classes: int | None = None) -> Tensor:

@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lablib.certify.chain import check_inputs, check_labels, in_float64, known_layers
+from lablib.certify.chain import check_inputs, check_labels, check_logits, in_float64, known_layers
 from lablib.certify.milp import Program, check_pieces
 from lablib.certify.progress import bar
+from lablib.certify.rules import run
 
 # HiGHS satisfies constraints to 1e-7. Carried through a few layers that is of the order of 1e-6 in eps, by
 # which the lower end is moved down; a margin, not a proof.
 TOLERANCE = 1e-6
+AGREEMENT = 1e-5  # of both ends, where the radius counts as found
 BINARIES = 20_000
 
 
@@ -34,7 +36,9 @@ class ExactRadius:
         lower: no smaller perturbation changes the class, to the solver's tolerance.
         upper: distance of ``point``; infinity where none was found (up to ``limit``, if ``optimal``).
         point: (...) float64 input whose class is not y, None where there is none.
-        optimal: whether the search was finished (the ends then agree up to tolerances), not stopped by time.
+        optimal: whether the radius was found: the search was not stopped by time, and the ends agree to 1e-5
+            (or no point exists up to ``limit``). They do not where HiGHS' tolerance is too coarse for the
+            network, say with logits of 1e-6: its points then are no attacks. Scale the outputs up.
         seconds: time taken.
     """
 
@@ -84,7 +88,7 @@ def exact_radius(
     if not seconds > 0:
         raise ValueError(f"the time must be positive, got {seconds}")
     with torch.no_grad():
-        classes = network(x[:1]).shape[-1] if len(x) else 2
+        classes = check_logits(run(network, x[:1])).shape[1] if len(x) else 2
     y = check_labels(labels, len(x), classes)
     double = in_float64(network)
     limits = np.full(len(x), upper - lower) if limit is None else np.asarray(limit, dtype=np.float64)
@@ -122,8 +126,9 @@ def _one(
     least = min(least, best)
     whole = not np.isfinite(least)  # every program is infeasible: no attack within `reach`
     bound = limit if whole else max(0.0, least - TOLERANCE)
+    agree = whole or best - bound <= AGREEMENT
     taken = time.perf_counter() - began
-    return ExactRadius(float(min(bound, best)), float(best), point, optimal, taken)
+    return ExactRadius(float(min(bound, best)), float(best), point, bool(optimal and agree), taken)
 
 
 def _confirm(network, x: Tensor, label: int, point: np.ndarray, valid: tuple[float, float]):
@@ -140,7 +145,7 @@ def _confirm(network, x: Tensor, label: int, point: np.ndarray, valid: tuple[flo
 def _gaps(network: nn.Module, x: Tensor, label: int) -> np.ndarray:
     """Return f_y - f_j in float64 (C,); infinity at j = y."""
     with torch.no_grad():
-        f = network(x)[0].numpy()
+        f = run(network, x)[0].numpy()
     gaps = f[label] - f
     gaps[label] = np.inf
     return gaps

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from lablib.certify.arithmetic import Arithmetic, arithmetic
+from lablib.certify.arithmetic import Arithmetic, arithmetic, check_size
 from lablib.certify.rules import LINEAR, RULES, Box
 from lablib.layers.intact import plain_class
 from lablib.layers.shift import Scale
@@ -60,7 +60,9 @@ class Final:
         rule = RULES[plain_class(self.layer)]
         weight, bias = self._weight()
         logits = size @ weight.abs().T + bias.abs()
-        theirs = abs(self.factor) * rule.local(self.layer, size, logits, self.form)
+        local = rule.local(self.layer, size, logits, self.form)  # of W z + b, which must not overflow either
+        check_size(logits, local, self.layer.weight.dtype)
+        theirs = abs(self.factor) * local
         own = arithmetic(torch.float64)
         scaling = 0.0 if self.factor == 1.0 else self.form.relative(2)
         lost = (scaling + 2 * own.relative(weight.shape[1] + 8)) * logits

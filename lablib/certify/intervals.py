@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lablib.certify.arithmetic import arithmetic, check_size, outward
-from lablib.certify.chain import check_inputs, check_labels, known_layers
+from lablib.certify.chain import check_inputs, check_labels, check_logits, known_layers
 from lablib.certify.final import split_final
 from lablib.certify.progress import bar
 from lablib.certify.rounding import ROWS, bound_radius
@@ -54,10 +54,7 @@ def bound_margins(network: nn.Module, lower: Tensor, upper: Tensor, labels: Tens
     with torch.no_grad(), parametrize.cached():
         body, final = split_final(layers)
         low, high = _through(body, (lower, upper))
-        if low.dim() != 2:
-            raise ValueError(
-                f"logits (B, C) expected, got outputs of shape {tuple(low.shape)}; add nn.Flatten()"
-            )
+        check_logits(low)
         classes = low.shape[1] if final is None else len(final.layer.weight)
         y = check_labels(labels, len(low), classes).to(low.device)
         if final is not None:
@@ -177,10 +174,10 @@ def _layer(layer: nn.Module, box: Box) -> Box:
     low, high = rule.box(layer, *box)
     inputs, outputs = _size(*box), _size(low, high)
     theirs = rule.local(layer, inputs, outputs, arithmetic(box[0].dtype))
-    if theirs is None:  # no format rounds
+    check_size(outputs, torch.zeros_like(outputs) if theirs is None else theirs, box[0].dtype)
+    if theirs is None:  # values are only moved
         return low, high
     own = rule.local(layer, inputs, outputs, arithmetic(low.dtype))
-    check_size(outputs, theirs, box[0].dtype)
     return outward(low, high, theirs + own, box[0].dtype)
 
 
@@ -192,6 +189,7 @@ def _residual(layer: ConvexResidual, box: Box) -> Box:
     size = (1 - alpha) * _size(*box).double() + alpha * _size(*inner).double()
     form = arithmetic(box[0].dtype)
     width = (form.relative(4) + arithmetic(torch.float64).relative(4)) * size + 8 * form.tiny
+    check_size(size, width, box[0].dtype)
     return outward(low, high, width, box[0].dtype)
 
 

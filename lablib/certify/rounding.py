@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lablib.certify.arithmetic import arithmetic, check_size, round_down
-from lablib.certify.chain import check_inputs, check_labels, known_layers
+from lablib.certify.chain import check_inputs, check_labels, check_logits, known_layers
 from lablib.certify.final import split_final
 from lablib.certify.rules import RULES, run
 from lablib.layers.intact import plain_class
@@ -109,7 +109,7 @@ def bound_radius(
         y = check_labels(labels, len(x)).to(x.device)
         for start in range(0, len(x), ROWS):
             part, own = x[start : start + ROWS], y[start : start + ROWS]
-            logits = _forward(layers, part)
+            logits = check_logits(_forward(layers, part))
             check_labels(own, *logits.shape)
             if constants is None:
                 constants = _pair_constants(layers, norm, logits.shape[1]).to(x.device)
@@ -188,8 +188,7 @@ def _evaluate(layers: list[nn.Module], x: Tensor, reach: Tensor) -> tuple[Tensor
             state = _propagate(layers, state)
             values.append(state.value)
             errors.append(state.error * _EVALUATION)
-    if values[0].dim() != 2:
-        raise ValueError(f"logits (B, C) expected, got shape {tuple(values[0].shape)}; add nn.Flatten()")
+    check_logits(values[0])
     return torch.cat(values), torch.cat(errors)
 
 
@@ -209,8 +208,7 @@ def _layer(layer: nn.Module, state: _State) -> _State:
     local = rule.local(layer, state.size(), outputs, form)
     if local is None:
         local = torch.zeros_like(passed)
-    else:
-        check_size(outputs, local, value.dtype)
+    check_size(outputs, local, value.dtype)
     return _next(layer, value, passed, local, state.total, reach)
 
 
@@ -225,8 +223,8 @@ def _residual(layer: ConvexResidual, state: _State) -> _State:
     """(1 - alpha) x + alpha branch(x): errors add in these shares; four roundings of the two terms."""
     alpha, form = layer.alpha.double(), arithmetic(state.value.dtype)
     inner = _propagate(known_layers(layer.branch), state)
-    value = run(layer, state.value)
     size = (1 - alpha) * state.size() + alpha * inner.size()
+    value = run(layer, state.value)
     local = form.relative(4) * size + 8 * form.tiny
     check_size(size, local, value.dtype)
     passed = (1 - alpha) * state.error + alpha * inner.error

@@ -6,7 +6,7 @@ For a layer g, with features of any shape behind the batch axis:
   within ``local`` of true bounds.
 - ``spread(layer, error)``: |g(z + d) - g(z)| <= spread for all z and all |d| <= error (float64, elementwise).
 - ``local(layer, inputs, outputs, form)``: |computed g(z) - g(z)| for every z of the format with |z| <=
-  ``inputs`` and |g(z)| (or the computed value) <= ``outputs``; None where nothing rounds. ``form`` is the
+  ``inputs`` and |g(z)| (or the computed value) <= ``outputs``; None where values are only moved. ``form`` is the
   :class:`~lablib.certify.arithmetic.Arithmetic` in which g is computed; the same bound holds for the ends
   that ``box`` computes, since it takes the same steps.
 
@@ -33,12 +33,13 @@ Box = tuple[Tensor, Tensor]
 
 
 def run(layer: nn.Module, x: Tensor) -> Tensor:
-    """Return the layer's output, without letting an in-place layer overwrite ``x``."""
-    return layer(x.clone() if getattr(layer, "inplace", False) else x)
+    """Return the layer's output, without letting an in-place layer, or one inside it, overwrite ``x``."""
+    inplace = any(getattr(part, "inplace", False) for part in layer.modules())
+    return layer(x.clone() if inplace else x)
 
 
 class Rule:
-    """A layer that is monotone in each input, 1-Lipschitz in linf apart for each output, and exact."""
+    """A layer that is monotone in each input, 1-Lipschitz in linf apart for each output, and moves values only."""
 
     def box(self, layer: nn.Module, lower: Tensor, upper: Tensor) -> Box:
         return run(layer, lower), run(layer, upper)
@@ -51,8 +52,20 @@ class Rule:
 
 
 class _Reshape(Rule):
-    """Flatten, Unflatten, MaxPool2d: errors go the way of the values."""
+    """Flatten, Unflatten: errors go the way of the values."""
 
+    def spread(self, layer, error):
+        return layer(error)
+
+
+class _Compare(Rule):
+    """Comparisons do not round, but a processor told to flush takes subnormal operands for 0."""
+
+    def local(self, layer, inputs, outputs, form):
+        return torch.full_like(outputs, 2 * form.tiny)
+
+
+class _MaxPool(_Compare):
     def spread(self, layer, error):
         return layer(error)
 
@@ -67,9 +80,9 @@ class _Relative(Rule):
         return guarantee(layer)[1] * error
 
     def local(self, layer, inputs, outputs, form):
-        # the second term: what underflows before a multiplication is multiplied
+        # the second term: what underflows before a multiplication is multiplied, a value or a constant
         reach = 2 * self.roundings * max(1.0, guarantee(layer)[1])
-        return form.relative(self.roundings) * outputs + reach * form.tiny
+        return form.relative(self.roundings) * outputs + reach * form.tiny * (1.0 + inputs)
 
 
 class _Scale(_Relative):
@@ -78,9 +91,10 @@ class _Scale(_Relative):
         return ends if layer.constant >= 0 else ends[::-1]
 
     def local(self, layer, inputs, outputs, form):
-        # a power of two (or 0) changes only exponents
-        exact = math.frexp(layer.constant)[0] in (0.0, 0.5, -0.5) and abs(layer.constant) >= 1.0
-        return None if exact else super().local(layer, inputs, outputs, form)
+        size = abs(layer.constant)
+        if math.frexp(size)[0] == 0.5 and size >= 1.0:  # a power of two changes only exponents
+            return torch.full_like(outputs, 2 * size * form.tiny)
+        return super().local(layer, inputs, outputs, form)
 
 
 class _Kinked(_Relative):
@@ -93,12 +107,11 @@ class _Kinked(_Relative):
         return torch.where(inside, low.clamp(max=0), low), torch.where(inside, high.clamp(min=0), high)
 
 
-class _Abs(_Kinked):
-    def local(self, layer, inputs, outputs, form):
-        return None
+class _Abs(_Compare, _Kinked):
+    """Clears a bit."""
 
 
-class _Sort(Rule):
+class _Sort(_Compare):
     """Each k-th smallest of a group moves at most as far as the largest error of the group."""
 
     def spread(self, layer, error):
@@ -275,8 +288,10 @@ LINEAR = {nn.Linear, LInfLinear, L1Linear, SpectralLinear, OrthonormalLinear}
 CONVOLUTIONS = {nn.Conv2d, LInfConv2d, L1Conv2d, SpectralConv2d, OrthonormalConv2d}
 
 RULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys((nn.Identity, nn.ReLU), Rule()),
-    **dict.fromkeys((nn.Flatten, nn.Unflatten, nn.MaxPool2d), _Reshape()),
+    nn.Identity: Rule(),
+    nn.ReLU: _Compare(),
+    nn.MaxPool2d: _MaxPool(),
+    **dict.fromkeys((nn.Flatten, nn.Unflatten), _Reshape()),
     **dict.fromkeys((nn.Hardtanh, nn.ReLU6), _Relative(1)),
     **dict.fromkeys((nn.Tanh, nn.Sigmoid), _Relative(2 * ULPS)),
     **dict.fromkeys((LeakyReLU, nn.LeakyReLU, PReLU), _Kinked(2)),

@@ -59,7 +59,7 @@ class _Task:
 def main(args: argparse.Namespace) -> int:
     """Certify block by block, print the table, write the result; 0 also when --seconds stopped it."""
     from lablib.experiments.checkpoint import Checkpoint
-    from lablib.experiments.training import MODEL_FILE, SHAPES, load_run
+    from lablib.experiments.training import SHAPES, load_run
 
     if args.attack < 0 or (args.seconds is not None and not args.seconds > 0):
         raise ValueError("--attack must not be negative, and --seconds must be positive")
@@ -73,18 +73,22 @@ def main(args: argparse.Namespace) -> int:
         )
     task = _task(model, args, data)
     folder = args.run if args.run.is_dir() else args.run.parent
-    name = f"certify_{folder.resolve().name}" + ("" if data == config.data.name else f"_{data}")
+    finished = _finished(args.run)
+    # a result of the finished model is not overwritten by one of a checkpoint
+    name = f"certify_{folder.resolve().name}" + ("" if finished else "_checkpoint")
+    name += "" if data == config.data.name else f"_{data}"
     settings = {
         "run": run,
         "weights_sha256": _digest(model),
         "data": data,
         "norm": task.norm,
+        "certificates": list(task.kinds),  # each by itself
         "epsilons": list(task.epsilons),
         "attack_steps": task.attack,
         "attack_targets": TARGETS,
         "device": args.device,
     }
-    if args.run.is_dir() and not (args.run / MODEL_FILE).exists():
+    if args.run.is_dir() and not finished:
         print(
             "the run is not finished: its newest checkpoint is certified, with the running means of training"
         )
@@ -106,6 +110,13 @@ def main(args: argparse.Namespace) -> int:
     parts.path.unlink(missing_ok=True)
     print(f"{time.perf_counter() - began:.1f} s; written: {path}")
     return 0
+
+
+def _finished(run: Path) -> bool:
+    """Return whether ``run``, a folder or file, gives the finished model rather than a checkpoint of training."""
+    from lablib.experiments.training import MODEL_FILE
+
+    return (run / MODEL_FILE).exists() if run.is_dir() else run.name == MODEL_FILE
 
 
 def _task(model: "nn.Module", args: argparse.Namespace, data: str) -> _Task:
@@ -182,17 +193,18 @@ def _block(task: _Task, x, y) -> dict[str, Any]:
     import torch
 
     from lablib.certify import attacked_at, bound_output_error, bound_radius, bound_radius_box
+    from lablib.certify.rules import run
 
     began = time.perf_counter()
     with torch.no_grad():
-        correct = (task.network(x).argmax(1) == y).cpu().numpy()
+        correct = (run(task.network, x).argmax(1) == y).cpu().numpy()
     columns: dict[str, Any] = {"correct": correct.tolist()}
     best = np.zeros(len(x), np.float32)
     for kind in task.kinds:
         if kind == "margins":
             radii = bound_radius(task.network, x, y, task.norm)
         else:
-            radii = bound_radius_box(task.network, x, y, margins="margins" in task.kinds)
+            radii = bound_radius_box(task.network, x, y, margins=False)
         columns[kind], best = radii.tolist(), np.maximum(best, radii)
     columns["error"] = bound_output_error(task.network, x).amax(1).tolist()
     attacked = torch.where(torch.from_numpy(correct), torch.inf, 0.0).double()

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     again.add_argument(
-        "--fresh", action="store_true", help="delete the checkpoints of an earlier run and start anew"
+        "--fresh", action="store_true", help="delete the files of an earlier run and start anew"
     )
     parser.add_argument("--seconds", type=float, help="stop after so many seconds of training, to be resumed")
     parser.add_argument("--save-steps", type=int, default=0, metavar="N", help="checkpoint every N steps")
@@ -111,10 +111,14 @@ def result_name(recipe: str, seed: int, settings: list[str]) -> str:
 
 def _begin(args: argparse.Namespace, run, folder: Path, here) -> None:
     """Resume, or see to it that no earlier run is lost."""
-    from lablib.train.checkpoint import NEWEST, PREVIOUS
+    from lablib.experiments.training import MODEL_FILE
+    from lablib.train.checkpoint import NEWEST, PREVIOUS, clean, remove
+    from lablib.train.progress import remove_logs
 
     there = (folder / NEWEST).exists() or (folder / PREVIOUS).exists()
     if args.resume:
+        if here.first:
+            clean(folder, (MODEL_FILE,))
         if run.resume() and here.first:
             print(f"resumed at step {run.step} of {run.plan.steps}", file=sys.stderr, flush=True)
     elif there and not args.fresh:
@@ -123,10 +127,8 @@ def _begin(args: argparse.Namespace, run, folder: Path, here) -> None:
             "--folder"
         )
     elif args.fresh and here.first:
-        for path in folder.glob("*.pt"):
-            path.unlink()
-        for path in folder.glob("events.out.tfevents.*"):
-            path.unlink()
+        remove(folder, (MODEL_FILE,))
+        remove_logs(folder)
 
 
 def _silent(*args, **kwargs) -> None:

@@ -36,12 +36,15 @@ class Data:
     Attributes:
         name: of the data set.
         train, test: how many rows from the start; 0 for all.
+        held_out: how many of the training rows, the last ones, are not trained on but evaluated during training;
+            0 for no evaluation.
         pad, flip: augmentation, random crop with so many pixels of edge, and mirroring.
     """
 
     name: str = "mnist"
     train: int = 0
     test: int = 0
+    held_out: int = 0
     pad: int = 1
     flip: bool = False
 
@@ -107,8 +110,8 @@ class Config:
 
     Attributes:
         eps: radius at which certified accuracy is reported, raw pixels in [0, 1].
-        evaluate: epochs between evaluations on held-out rows during training; 0 for none.
-        evaluate_rows: how many rows, of test data and for the means.
+        evaluate: epochs between evaluations on ``data.held_out`` rows during training; 0 for none.
+        evaluate_rows: how many training rows they take the means over.
         attack_rows: test rows that the finished model is attacked on; 0 for none.
     """
 
@@ -120,7 +123,7 @@ class Config:
     eps: float = 0.3
     evaluate: int = 5
     evaluate_rows: int = 1000
-    attack_rows: int = 500
+    attack_rows: int = 200
 
     def __post_init__(self) -> None:
         for name, value in (("optim.batch", self.optim.batch), ("optim.epochs", self.optim.epochs)):
@@ -134,8 +137,8 @@ class Config:
                 f"p grows from epoch {self.p.begin:g} to {self.p.end:g} of {self.optim.epochs}; "
                 "choose 0 <= p.begin < p.end <= optim.epochs"
             )
-        counts = (self.data.train, self.data.test, self.evaluate, self.loss.eps_end, self.attack_rows)
-        if min(counts) < 0 or self.evaluate_rows < 1:
+        rows = (self.data.train, self.data.test, self.data.held_out, self.attack_rows)
+        if min(*rows, self.evaluate, self.loss.eps_end) < 0 or self.evaluate_rows < 1:
             raise ValueError(
                 "numbers of rows and epochs must not be negative; 0 stands for all, or for never"
             )

@@ -20,7 +20,7 @@ def _full(
     ramp = 500.0 if hybrid else 0.0
     loss = Loss("ce_hinge" if hybrid else "mixture", loss_eps, ramp, *lam)
     p = Exponent(begin=begin, end=end, grid="real")
-    return Config(model, data, loss, Optim(epochs=epochs), p, eps, 50, 2048, 10_000)
+    return Config(model, data, loss, Optim(epochs=epochs), p, eps, 50, 2048, 1000)
 
 
 def _shorter(config: Config, model: Model, epochs: int, data: Data | None = None, **loss) -> Config:
@@ -31,20 +31,20 @@ def _shorter(config: Config, model: Model, epochs: int, data: Data | None = None
     return dataclasses.replace(
         config,
         model=model,
-        data=data or config.data,
+        data=data or dataclasses.replace(config.data, held_out=1000),
         loss=dataclasses.replace(config.loss, **settings),
         optim=dataclasses.replace(config.optim, epochs=epochs),
         p=dataclasses.replace(config.p, begin=begin, end=end, grid="powers"),
         evaluate=5,
         evaluate_rows=1000,
-        attack_rows=500,
+        attack_rows=200,
     )
 
 
 _MNIST, _CIFAR = Data("mnist", pad=1), Data("cifar10", pad=3, flip=True)
-_FEW_MNIST = Data("mnist", train=2000, test=1000, pad=1)
-_FEW_CIFAR = Data("cifar10", train=2000, test=1000, pad=3, flip=True)
-_DIGITS = Data("digits", pad=0)
+_FEW_MNIST = Data("mnist", train=2000, test=1000, held_out=200, pad=1)
+_FEW_CIFAR = Data("cifar10", train=2000, test=1000, held_out=200, pad=3, flip=True)
+_DIGITS = Data("digits", held_out=200, pad=0)
 
 
 def _mnist(
@@ -102,7 +102,8 @@ def _digits() -> dict[str, Config]:
         evaluate=20,
     )
     wide = dataclasses.replace(config, model=dataclasses.replace(config.model, width=256, depth=4))
-    return {"quick": config, "standard": wide, "full": wide}
+    full = dataclasses.replace(wide, data=dataclasses.replace(_DIGITS, held_out=0))
+    return {"quick": config, "standard": wide, "full": full}
 
 
 def _baseline(

@@ -75,7 +75,8 @@ class LiveCurve:
     """Loss, shares and p of a run while it trains: call ``show(history)`` as often as there is news.
 
     Args:
-        shares: key of a row -> name of its line, drawn between 0 and 1.
+        shares: key of a row -> name of its line, drawn between 0 and 1: such as ``clean`` and ``train_margin`` of
+            the training form, ``held_out_clean`` and ``held_out_margin`` of the one that will be certified.
         loss, power: keys of the loss and of p.
 
     Attributes:

@@ -1,6 +1,7 @@
 """Is a module still what its class says? Guarantees are about the forward of known classes, untouched."""
 
 from torch import nn
+from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
 from lablib.layers.base import LipschitzLayer, layer_name
@@ -14,14 +15,34 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 def check_intact(module: nn.Module) -> None:
     """Raise ValueError if ``module``, or a part of it, no longer computes what its class does.
 
-    That is the case after a forward hook, a ``forward`` assigned to the object, or the removal of the
-    parametrization that kept a weight of a :class:`LipschitzLayer` small.
+    That is the case after a forward hook (also torch's global ones), a ``forward`` or another method assigned
+    to the object, ``norms`` or ``lipschitz`` assigned to a :class:`LipschitzLayer` (they belong to the class, as
+    attributes or properties), or the removal of the parametrization that kept one of its weights small.
     """
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        raise ValueError(
+            "a global forward hook of torch is registered, which may change what layers compute; remove it before "
+            "asking for a guarantee"
+        )
     for part in module.modules():
         if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
             raise ValueError(
                 f"{layer_name(part)} has a forward hook or a replaced forward, which may change what it computes; "
                 "remove it before asking for a guarantee"
+            )
+        replaced = _replaced_method(part)
+        if replaced:
+            raise ValueError(
+                f"the method {replaced} of {layer_name(part)} was replaced on the object, which may change what "
+                "it computes; delete it before asking for a guarantee"
+            )
+        stated = (
+            sorted({"norms", "lipschitz"} & vars(part).keys()) if isinstance(part, LipschitzLayer) else []
+        )
+        if stated:
+            raise ValueError(
+                f"{stated[0]} of {layer_name(part)} was set on the object; a class states it for all its objects, "
+                "as an attribute or a property, if it can be proven"
             )
         constraints = part._constraints if isinstance(part, LipschitzLayer) else {}
         for name, constraint in constraints.items():
@@ -32,6 +53,19 @@ def check_intact(module: nn.Module) -> None:
                     f"{name} of {layer_name(part)} is no longer constrained by {constraint.__name__}; "
                     "do not remove or add parametrizations, make a new layer and assign its weights"
                 )
+
+
+def _replaced_method(part: nn.Module) -> str | None:
+    """Return the name of a method of the class that an attribute of the object hides, None if there is none."""
+    kind = type(part)
+    return next(
+        (
+            name
+            for name, value in vars(part).items()
+            if callable(value) and callable(getattr(kind, name, None))
+        ),
+        None,
+    )
 
 
 def is_chain(module: nn.Module) -> bool:

@@ -45,7 +45,10 @@ class MeanShift(LipschitzLayer):
             x: features; with ``kept``, row b holds only the channels ``kept[b // rows]``.
             kept: (S, C') int64, S = ceil(B / rows), the channels that dropout left to each sub-batch. Means are
                 then over the rows that have the channel; a channel that none has keeps its running mean.
-            rows: samples of a sub-batch.
+            rows: samples of a sub-batch, at least 1.
+
+        Raises:
+            ValueError: for other shapes, or ``rows`` below 1.
         """
         if kept is not None:
             return self._compact(x, kept, rows)
@@ -59,6 +62,10 @@ class MeanShift(LipschitzLayer):
         return x - per_channel(mean, x)
 
     def _compact(self, x: Tensor, kept: Tensor, rows: int) -> Tensor:
+        if rows < 1 or kept.dim() != 2:
+            raise ValueError(
+                f"compact features need kept (S, C') and rows >= 1, got {tuple(kept.shape)} and rows = {rows}"
+            )
         batches, width = kept.shape
         if x.dim() != 2 or x.shape[1] != width or batches != -(-len(x) // rows):
             raise ValueError(

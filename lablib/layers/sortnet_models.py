@@ -142,7 +142,10 @@ class SortMLP(_SortModel):
 
     @property
     def lipschitz(self) -> float:
-        """The constant of each logit in linf: 1 / std."""
+        """The constant of each logit in linf: 1 / std. In evaluation mode only.
+
+        The training form has none: its l_p neurons are not 1-Lipschitz in linf, and each call draws another subset.
+        """
         return self.normalise.lipschitz
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +157,8 @@ class SortHybrid(_SortModel):
     """depth - 2 sort layers, then linear to ``hidden``, tanh, linear to ``classes`` ("+MLP").
 
     ``forward(x, labels, eps)`` -> (f, worst), worst_j an upper bound of f_j - f_y within eps, by interval bounds
-    from the sort layers' features +- eps / std on; 0 at j = y. Arguments as of :class:`SortMLP`; ``hidden``: H.
+    from the sort layers' features +- eps / std on; 0 at j = y. In training mode, where the features have no constant,
+    ``worst`` proves nothing. Arguments as of :class:`SortMLP`; ``hidden``: H.
     """
 
     def __init__(
@@ -262,23 +266,25 @@ def recompute_means(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         model: with a ``network()`` that shares its buffers.
-        batches: inputs (B, ...), at least one.
+        batches: inputs (B, ...), at least one with a sample in it; empty ones count for nothing.
 
     Raises:
-        ValueError: for no batches.
+        ValueError: for no batches, or only empty ones.
     """
     network = model.network()
     shifts = [layer for layer in network if isinstance(layer, MeanShift)]
     seen = 0.0
     for x in batches:
         size = float(sum_over_ranks(torch.tensor(float(len(x)), device=x.device)))
+        if not size:
+            continue
         seen += size
         for shift in shifts:
             shift.train()
             shift.momentum = size / seen  # of this chain's own copies: a running average over all samples
         network(x)
     if not seen:
-        raise ValueError("means need at least one batch of training inputs")
+        raise ValueError("means need at least one batch of training inputs that is not empty")
 
 
 def _shared(layer: nn.Module) -> nn.Module:

@@ -36,8 +36,10 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], keys: Mapping[s
     """Draw learning curves: one panel per key, one line per run.
 
     Args:
-        runs: name -> history, one mapping per epoch; epochs that lack a key are left out of its line.
-        keys: key of the history -> title of its panel; shares (0 to 1).
+        runs: name -> history, one mapping per epoch; epochs that lack a key are left out of its line, and a panel
+            whose key no run has says so.
+        keys: key of the history -> title of its panel; shares (0 to 1). ``train_margin`` and ``held_out_margin``
+            count margins, without float rounding, the first in the training form: neither is "certified".
     """
     if not runs or not keys:
         raise ValueError("nothing to draw; give at least one run and one key")
@@ -48,6 +50,8 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], keys: Mapping[s
             for number, (name, history) in enumerate(runs.items()):
                 progress, values = curve(history, key)
                 axis.plot(progress, values, label=name, **_style(number))
+            if not any(len(line.get_xdata()) for line in axis.get_lines()):
+                axis.text(0.5, 0.5, "not measured", ha="center", color=GREY)
             axis.set(title=title, xlabel="share of the run", xlim=(0, 1), ylim=(0, 1.02))
         axes[0].set_ylabel("share of the images")
         handles, names = axes[0].get_legend_handles_labels()

@@ -1,14 +1,15 @@
 """Checkpoints that are written whole, checked when read, and hold plain data only (``weights_only``).
 
 ``checkpoint.pt`` is the newest, ``previous.pt`` the one before it. A crash at any moment leaves at least one of
-them whole.
+them whole. Each file carries a sha256 of what it holds: zip has checksums, but none of the names and attributes by
+which a reader finds its parts.
 """
 
+import hashlib
 import io
 import os
-import pickle
 import sys
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ import torch
 
 from lablib.files import atomic_write
 
-NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "previous.pt", "damaged.pt"
-_UNREADABLE = (
-    OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError
-)  # fmt: skip
+NEWEST, PREVIOUS, DAMAGED, FRESH = "checkpoint.pt", "previous.pt", "damaged.pt", "fresh.pt"
+DIGEST = "sha256"  # key of a file beside those of the state
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
@@ -30,10 +29,11 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
         state: nested dicts and lists of tensors, numbers, strings, None.
 
     Raises:
+        ValueError: for anything else in ``state``.
         OSError: if it cannot be written (a full disk); what was there is left as it was.
     """
     newest = folder / NEWEST
-    fresh = newest.with_name("fresh.pt")
+    fresh = newest.with_name(FRESH)
     write(fresh, state)
     if newest.exists():
         os.replace(newest, folder / PREVIOUS)
@@ -42,13 +42,14 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` to one file, whole or not at all.
+    """Write ``state`` and its :func:`digest` to one file, whole or not at all.
 
     Raises:
+        ValueError: if ``state`` holds other things than :func:`save` takes.
         OSError: if it cannot be written; a file that was there is left as it was.
     """
     packed = io.BytesIO()  # first, since torch's own writer may end the process when a disk is full
-    torch.save(state, packed)
+    torch.save(dict(state) | {DIGEST: digest(state)}, packed)
     try:
         with atomic_write(path, "wb") as file:
             file.write(packed.getbuffer())
@@ -60,33 +61,30 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return what was written to ``path``, every byte checked.
+    """Return what was written to ``path``: its sha256 is that of the state that was saved.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or holds more than plain data.
+        ValueError: if it is damaged, holds more than plain data, or no run has written it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; train first, or give the path of a checkpoint")
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # torch itself does not look at the checksums
-        if broken is not None:
-            raise zipfile.BadZipFile(f"the checksum of {broken} differs")
         state = torch.load(path, map_location=device, weights_only=True)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-    ) as error:
+    except Exception as error:  # a damaged file makes the readers of zip and pickle fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged ({reason}); delete it, or restore it from a copy") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} is no checkpoint of a run; give one that a run has written")
+    if not isinstance(state, dict) or DIGEST not in state:
+        raise ValueError(f"{path} is no checkpoint of a run; give one that a run of this version has written")
+    stored = state.pop(DIGEST)
+    try:
+        found = digest(state)
+    except ValueError as error:
+        found = str(error)
+    if stored != found:
+        raise ValueError(
+            f"{path} is damaged (its sha256 is not that of what was saved); delete it, or restore it from a copy"
+        )
     return state
 
 
@@ -110,3 +108,51 @@ def read_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
         print(f"{error}\ngoing on from {PREVIOUS} beside it", file=sys.stderr)
         os.replace(newest, folder / DAMAGED)
         return state
+
+
+def clean(folder: Path, also: tuple[str, ...] = ()) -> None:
+    """Delete the temporary files that a killed process left while it wrote a checkpoint, or a file of ``also``."""
+    for name in (FRESH, *also):
+        for path in folder.glob(f".{name}.????????"):  # as tempfile calls them
+            path.unlink(missing_ok=True)
+
+
+def remove(folder: Path, also: tuple[str, ...] = ()) -> None:
+    """Delete the checkpoints of ``folder``, the files ``also``, and what :func:`clean` deletes; nothing else."""
+    for name in (NEWEST, PREVIOUS, DAMAGED, FRESH, *also):
+        (folder / name).unlink(missing_ok=True)
+    clean(folder, also)
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """Return the sha256 of nested dicts and lists of tensors, numbers, strings and None: of all their values.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    found = hashlib.sha256()
+    _feed(found, state)
+    return found.hexdigest()
+
+
+def _feed(found: Any, value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().cpu().contiguous()
+        found.update(f"tensor {plain.dtype} {tuple(plain.shape)};".encode())
+        found.update(plain.reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        found.update(f"dict {len(value)};".encode())
+        for key, inner in value.items():
+            _feed(found, key)
+            _feed(found, inner)
+    elif isinstance(value, list | tuple):
+        found.update(f"{type(value).__name__} {len(value)};".encode())
+        for inner in value:
+            _feed(found, inner)
+    elif value is None or type(value) in (bool, int, float, str):
+        content = repr(value).encode()
+        found.update(f"{type(value).__name__} {len(content)};".encode() + content)
+    else:
+        raise ValueError(
+            f"a checkpoint holds tensors, numbers, strings, lists and dicts, not {type(value).__name__}"
+        )

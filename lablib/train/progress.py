@@ -8,6 +8,7 @@ from pathlib import Path
 
 REDRAW_SECONDS = 0.5
 REDRAW_SECONDS_IN_A_LOG = 30.0
+LOG_SUFFIX = ".lablib"  # marks the event files that are ours among others of a folder
 
 
 class Bar:
@@ -56,7 +57,8 @@ class Log:
             from torch.utils.tensorboard import SummaryWriter
 
             # what a killed run logged after its last checkpoint is logged again
-            self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+            purge = step + 1 if step else None
+            self._writer = SummaryWriter(str(folder), purge_step=purge, filename_suffix=LOG_SUFFIX)
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """Add one point to each curve."""
@@ -68,3 +70,9 @@ class Log:
         """Write what is buffered."""
         if self._writer is not None:
             self._writer.close()
+
+
+def remove_logs(folder: Path) -> None:
+    """Delete the event files that :class:`Log` wrote to ``folder``, and no others."""
+    for path in folder.glob(f"events.out.tfevents.*{LOG_SUFFIX}"):
+        path.unlink()

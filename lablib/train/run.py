@@ -6,6 +6,7 @@ number of threads (sums of floats depend on how they are cut).
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,11 +51,15 @@ class Plan:
 
 
 class Outcome(NamedTuple):
-    """What a loss returns: the mean over the batch, and which samples (b,) are right and certified in training."""
+    """What a loss returns: its mean over the batch, and which samples (b,) are right, and right by the margin asked.
+
+    Both are those of the training form. Where that is random and not Lipschitz (l_p neurons with dropout), its
+    margin is a hint of what will be certified, and proves nothing.
+    """
 
     loss: Tensor
     correct: Tensor
-    certified: Tensor
+    margin: Tensor
 
 
 class Stateful(Protocol):
@@ -68,6 +73,9 @@ class Stateful(Protocol):
 class Run:
     """A training run that can stop and go on.
 
+    ``history`` has one row per epoch: means over its steps of the loss and of the two shares of :class:`Outcome`,
+    ``clean`` and ``train_margin``, the schedules at its end, and what ``evaluate`` returned.
+
     Args:
         model: on its device, in any mode.
         loss: (model, batch, moment) -> :class:`Outcome`; calls the model it is given once.
@@ -78,6 +86,8 @@ class Run:
         folder: where checkpoints and event files go.
         config: plain nested dict that the run depends on; a checkpoint of another one is refused.
         parts: what else has a state, by name (generators of masks).
+        machine: what only the last bits depend on, by name (kernels in use). A checkpoint of another one is taken,
+            with a line on stderr.
         prepare: (batch, moment) -> None, called before each step.
         evaluate: () -> {name: value}, called by all ranks after every ``evaluate_epochs`` epochs; must leave no
             trace in model and generators.
@@ -97,6 +107,7 @@ class Run:
         folder: Path,
         config: Mapping[str, Any],
         parts: Mapping[str, Stateful] | None = None,
+        machine: Mapping[str, str] | None = None,
         prepare: Callable[[Batch, Moment], None] = lambda batch, moment: None,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
         evaluate_epochs: int = 0,
@@ -106,11 +117,11 @@ class Run:
     ):
         self.model, self.loss, self.sampler, self.plan, self.optimiser = model, loss, sampler, plan, optimiser
         self.ranks, self.folder, self.config = ranks, Path(folder), dict(config)
-        self.parts, self.prepare = dict(parts or {}), prepare
+        self.parts, self.machine, self.prepare = dict(parts or {}), dict(machine or {}), prepare
         self.evaluate, self.evaluate_epochs = evaluate, evaluate_epochs
         self.save_seconds, self.save_steps, self.progress = save_seconds, save_steps, progress
         self.step, self.history = 0, []
-        # loss, right, certified and samples since the epoch began, of this rank
+        # loss, right, by the margin, and samples since the epoch began, of this rank
         self._tally = torch.zeros(4, dtype=torch.float64, device=ranks.device)
         self._saved_step, self._saved_time = -1, 0.0
         self._earlier_seconds, self._begun = 0.0, None
@@ -147,7 +158,8 @@ class Run:
                     if self.step % self.sampler.steps_per_epoch == 0 or self.finished:
                         self._end_epoch(moment, log)
                     if bar.due:
-                        bar.show(self.step, self._numbers(moment))
+                        numbers = self._numbers(moment)
+                        bar.show(self.step, {name.removeprefix("train_"): numbers[name] for name in numbers})
                     if self.ranks.world == 1 or self.step % POLL_STEPS == 0:
                         late = seconds is not None and time.monotonic() - self._begun >= seconds
                         stop = self.ranks.any(bool(wish.signal) or late)
@@ -170,6 +182,7 @@ class Run:
         if state is None:
             return False
         check_same(state.get("config", {}), self.config, self.folder)
+        self._tell_machine(state.get("machine", {}))
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.sampler.load_state_dict(state["sampler"])
@@ -181,6 +194,16 @@ class Run:
         if self.ranks.first:  # sums over all ranks, so one of them holds them
             self._tally.copy_(torch.tensor(state["tally"], dtype=torch.float64))
         return True
+
+    def _tell_machine(self, stored: Mapping[str, str]) -> None:
+        """Print a line if the checkpoint was made by another machine: the run goes on, not bit for bit."""
+        names = [name for name, value in self.machine.items() if stored.get(name, value) != value]
+        if names and self.ranks.first:
+            changes = ", ".join(f"{name} {stored[name]} there, {self.machine[name]} here" for name in names)
+            print(
+                f"resumed by other means ({changes}): the run goes on, though not to the last bit as it would",
+                file=sys.stderr,
+            )
 
     def _step(self, model: nn.Module) -> Moment:
         """One step of the optimiser."""
@@ -195,21 +218,21 @@ class Run:
         self.optimiser.step()
         if len(batch.y):
             size = outcome.loss.new_tensor(float(len(batch.y)))
-            sums = (outcome.loss.detach() * size, outcome.correct.sum(), outcome.certified.sum(), size)
+            sums = (outcome.loss.detach() * size, outcome.correct.sum(), outcome.margin.sum(), size)
             self._tally += torch.stack([value.to(torch.float64) for value in sums])
         self.step += 1
         return moment
 
     def _numbers(self, moment: Moment) -> dict[str, float]:
         """The epoch so far, of this rank. Raises ValueError for a loss that is not finite."""
-        loss, correct, certified, samples = self._tally.tolist()
+        loss, correct, margin, samples = self._tally.tolist()
         if not math.isfinite(loss):
             raise ValueError(
                 f"the loss became {loss} by step {self.step}; lower optim.lr or look at the data, then resume "
                 "from the last checkpoint"
             )
         samples = max(samples, 1.0)
-        numbers = {"loss": loss / samples, "clean": correct / samples, "certified": certified / samples}
+        numbers = {"loss": loss / samples, "clean": correct / samples, "train_margin": margin / samples}
         return {"p": moment.p} | numbers
 
     def _end_epoch(self, moment: Moment, log: Log) -> None:
@@ -249,6 +272,7 @@ class Run:
     def _state(self) -> dict[str, Any]:
         return {
             "config": self.config,
+            "machine": self.machine,
             "step": self.step,
             "seconds": self.seconds,
             "history": self.history,

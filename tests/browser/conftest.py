@@ -30,8 +30,8 @@ PLOT_DATA = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot 
         const plain = part => ArrayBuffer.isView(part) || Array.isArray(part) ? [...part].map(plain) : part;
         return JSON.stringify(plain(value && value._inputArray || value));
     }).join()).join()).join()"""
-PLOT_PATHS = """() => [...document.querySelectorAll('.js-plotly-plot .main-svg path')]
-    .map(path => path.getAttribute('d')).join()"""
+PLOT_PATHS = """() => [...document.querySelectorAll('.js-plotly-plot .main-svg :is(path, image)')]
+    .map(drawn => drawn.getAttribute('d') ?? drawn.getAttribute('href')).join()"""  # image: a heatmap
 
 
 class Lab:

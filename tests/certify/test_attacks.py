@@ -1,6 +1,7 @@
 """Attacks: points inside the ball in exact distance, as close as known solutions, stronger where made to be."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -54,6 +55,25 @@ def test_every_point_is_in_the_ball_exactly(norm, images):
         assert (ball.distance(corner) <= eps).all()
         half = ball.between(corner, torch.full((len(images),), 0.5))
         assert (ball.distance(half) <= eps).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e-200])
+def test_distances_are_rounded_up(dtype, size):
+    """Against fractions; in linf exact where the distance is a float64 number."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(200, 3, generator=generator, dtype=dtype)
+    small = size * torch.rand(200, 3, generator=generator, dtype=dtype)
+    points = torch.where(torch.rand(200, 3, generator=generator) < 0.5, small, x)
+    x[100:] = size * x[100:]
+    far, long = (Ball(x, 0.0, norm, 0.0, 1.0).distance(points).tolist() for norm in ("linf", "l2"))
+    for row, point, linf, l2 in zip(x.tolist(), points.tolist(), far, long):
+        gaps = [abs(Fraction(a) - Fraction(b)) for a, b in zip(row, point)]
+        assert Fraction(linf) >= max(gaps)
+        assert Fraction(l2) ** 2 >= sum(gap**2 for gap in gaps)
+        assert Fraction(l2) ** 2 <= Fraction(1001, 1000) * sum(gap**2 for gap in gaps)
+        if Fraction(float(max(gaps))) == max(gaps):
+            assert linf == max(gaps)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -144,6 +164,7 @@ def test_refusals(images):
         (lambda: pgd(network, images, y, 0.1, steps=0), "step"),
         (lambda: pgd(network, images + 1, y, 0.1), "raw pixels"),
         (lambda: pgd(network, images, y + 3, 0.1), "labels"),
+        (lambda: pgd(nn.Sequential(nn.ReLU()).eval(), images, y, 0.1), "Flatten"),
         (lambda: adaptive(network.train(), images, y, 0.1), "eval"),
     ):
         with pytest.raises(ValueError, match=message):

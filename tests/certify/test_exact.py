@@ -113,6 +113,19 @@ def test_a_limit_and_wrong_samples():
         assert part.lower == pytest.approx(min(full.lower, 0.01), abs=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "scale"), [("relu", -1e-6), ("maxmin", -1e-6), ("linear", 1e-9), ("relu", 1.0), ("linear", 1.0)]
+)
+def test_ends_that_disagree_are_not_called_optimal(name, scale):
+    """Logits below the solver's tolerance: what it finds there need not be an attack."""
+    network, x = nn.Sequential(*made(name), L.Scale(scale)).eval(), torch.rand(6, 2)
+    found = exact_radius(network, x, network(x).argmax(1))
+    for radius in found:
+        none = radius.upper == np.inf and radius.lower == 1.0
+        assert radius.optimal == (none or radius.upper - radius.lower <= 1e-5)
+    assert all(radius.optimal for radius in found) == (scale == 1.0)
+
+
 def test_refusals():
     x, y = torch.rand(1, 2), torch.zeros(1, dtype=torch.long)
     with pytest.raises(ValueError, match="Tanh"):
@@ -123,6 +136,8 @@ def test_refusals():
         exact_radius(made("relu"), x, y, seconds=0)
     with pytest.raises(ValueError, match="raw pixels"):
         exact_radius(made("relu"), x + 1, y)
+    with pytest.raises(ValueError, match="Flatten"):
+        exact_radius(nn.Sequential(nn.ReLU()).eval(), torch.rand(1, 2, 2), y)
     with pytest.raises(ValueError, match="limit"):
         exact_radius(made("relu"), x, y, limit=np.ones(3))
     with pytest.raises(ValueError, match="eval"):

@@ -227,6 +227,10 @@ def test_refusals(images):
     hooked[1].register_forward_hook(lambda module, args, output: 5 * output)
     with pytest.raises(ValueError, match="hook"):
         bound_output_error(hooked, images)
+    with pytest.raises(ValueError, match="Flatten"):
+        bound_radius(Chain(nn.ReLU()).eval(), images, torch.zeros(24, dtype=torch.long), "linf")
+    with pytest.raises(ValueError, match="return_indices"):
+        bound_output_error(nn.Sequential(nn.MaxPool2d(2, return_indices=True)).eval(), images)
     with pytest.raises(ValueError, match="negative"):
         bound_output_error(good, images, -0.1)
     with pytest.raises(ValueError, match="not in l2"):

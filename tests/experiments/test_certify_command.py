@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from lablib import certify
 from lablib import layers as L
 from lablib.__main__ import main
+from lablib.certify import intervals
 from lablib.experiments import certify_command, training
 from lablib.experiments.results import read_result
 
@@ -44,6 +46,7 @@ def run_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LABLIB_FIGURES", str(tmp_path / "figures"))
     made = types.SimpleNamespace(model=_templates(), path=tmp_path / "tiny-quick-seed3")
     made.path.mkdir()
+    (made.path / training.MODEL_FILE).touch()
     monkeypatch.setattr(training, "load_run", lambda path: (made.model, CONFIG, RUN))
     return made
 
@@ -53,7 +56,7 @@ def test_table_and_result(run_folder, capsys):
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "60 test images" in out
-    assert "not finished" in out
+    assert "not finished" not in out
     assert "certified by margins" in out
     assert "certified by intervals" in out
     record = read_result("certify_tiny-quick-seed3", "quick")
@@ -62,13 +65,46 @@ def test_table_and_result(run_folder, capsys):
     assert metrics["largest_logit_error"] < 1e-6
     assert [row["eps"] for row in metrics["curves"]] == [8 / 255, 0.2]
     for row in metrics["curves"]:
-        assert row["certified_margins"] <= row["certified_intervals"] <= row["attacked"] <= metrics["clean"]
+        assert 0 < row["certified_margins"] <= row["attacked"] <= metrics["clean"]
+        assert 0 < row["certified_intervals"] <= row["attacked"]
         share = np.mean(arrays["radius_intervals"] > row["eps"])
         assert share == pytest.approx(row["certified_intervals"])
     assert arrays["radius_margins"].dtype == np.float32
     assert metrics["clean"] == pytest.approx(arrays["correct"].mean())
     found = arrays["attacked"]
     assert (found[found > 0] > arrays["radius_intervals"][found > 0]).all()
+
+
+def test_each_certificate_stands_by_itself(run_folder, monkeypatch):
+    """Radii by margins do not enter those by intervals; the attack spares what either certifies."""
+    spared = []
+    attack = certify.attacked_at
+    monkeypatch.setattr(
+        certify, "attacked_at", lambda *args, **kw: spared.append(kw["certified"]) or attack(*args, **kw)
+    )
+    for place in (certify, intervals):
+        monkeypatch.setattr(place, "bound_radius", lambda network, x, *rest: np.full(len(x), 0.9, np.float32))
+    assert main(["certify", str(run_folder.path), "--count", "20", "--eps", "0.01", "--attack", "2"]) == 0
+    arrays = read_result("certify_tiny-quick-seed3", "quick")["arrays"]
+    assert (arrays["radius_margins"] == np.float32(0.9)).all()
+    assert (arrays["radius_intervals"] < 0.9).all()
+    assert (spared[0].numpy() == np.float32(0.9)).all()
+
+
+def test_a_checkpoint_has_a_result_of_its_own(run_folder, capsys):
+    words = ["--count", "10", "--attack", "0", "--eps", "0.1"]
+    assert main(["certify", str(run_folder.path / training.MODEL_FILE), *words]) == 0
+    finished = read_result("certify_tiny-quick-seed3", "quick")
+    (run_folder.path / "checkpoint.pt").touch()
+    assert main(["certify", str(run_folder.path / "checkpoint.pt"), *words, "--count", "9"]) == 0
+    assert read_result("certify_tiny-quick-seed3_checkpoint", "quick")["metrics"]["samples"] == 9
+    (run_folder.path / training.MODEL_FILE).unlink()
+    capsys.readouterr()
+    assert main(["certify", str(run_folder.path), *words, "--count", "8"]) == 0
+    assert "not finished" in capsys.readouterr().out
+    assert read_result("certify_tiny-quick-seed3_checkpoint", "quick")["metrics"]["samples"] == 8
+    kept = read_result("certify_tiny-quick-seed3", "quick")
+    assert kept["metrics"] == finished["metrics"]
 
 
 def test_stopping_and_going_on(run_folder, capsys, monkeypatch):

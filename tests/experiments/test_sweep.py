@@ -27,10 +27,11 @@ def test_trials_are_all_combinations():
 def test_a_trial_is_a_resumable_run(tmp_path):
     trial = {"settings": SMALL, "seed": 1}
     first = train_trial(trial, "sortnet-digits", "quick", "cpu", str(tmp_path))
-    again = train_trial(
-        trial, "sortnet-digits", "quick", "cpu", str(tmp_path)
-    )  # finished: only certified anew
-    assert again["train_seconds"] == first["train_seconds"]
+    checkpoint = tmp_path / first["run"] / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    # finished: only certified anew
+    again = train_trial(trial, "sortnet-digits", "quick", "cpu", str(tmp_path))
+    assert checkpoint.read_bytes() == before
     assert 0.0 <= first["certified"] == again["certified"] <= first["clean"] <= 1.0
     assert (tmp_path / first["run"] / "model.pt").exists()
 

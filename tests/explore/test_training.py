@@ -7,7 +7,7 @@ import pytest
 
 from lablib.explore.training import LiveCurve, RunExplorer, ScheduleExplorer
 
-SHARES = {"clean": "clean", "certified": "certified"}
+SHARES = {"clean": "clean", "held_out_margin": "margin"}
 
 
 def plan(total, begin, end, *, largest, rate, start, stop):
@@ -38,7 +38,9 @@ def test_schedule_explorer_draws_the_plan_and_survives_crossed_sliders():
 def test_live_curve_shows_what_there_is():
     live = LiveCurve(SHARES)
     live.show([])
-    rows = [{"clean": 0.1 * (epoch + 1), "certified": None, "loss": 1.0, "p": "inf"} for epoch in range(3)]
+    rows = [
+        {"clean": 0.1 * (epoch + 1), "held_out_margin": None, "loss": 1.0, "p": "inf"} for epoch in range(3)
+    ]
     live.show(rows)
     clean, certified, loss, power = live.figure.data
     assert list(clean.x) == pytest.approx([1, 2, 3])
@@ -49,7 +51,7 @@ def test_live_curve_shows_what_there_is():
 
 
 def _run(width, form, certified):
-    history = [{"clean": 0.5, "certified": 0.2}, {"clean": 0.9, "certified": certified}]
+    history = [{"clean": 0.5, "held_out_margin": 0.2}, {"clean": 0.9, "held_out_margin": certified}]
     settings = {"width": width, "form": form, "same": 1} | ({"only": 1} if form == "a" else {})
     return {
         "settings": settings,

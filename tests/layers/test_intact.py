@@ -75,6 +75,37 @@ def test_hooks_void_the_guarantee_until_removed(attach):
         L.guarantee(net)
 
 
+@pytest.mark.parametrize("kind", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_global_hooks_void_every_guarantee(kind):
+    net = L.LipschitzSequential(L.LInfLinear(2, 2))
+    hook = getattr(nn.modules.module, kind)(lambda *args: None)
+    try:
+        with pytest.raises(ValueError, match="global forward hook"):
+            L.guarantee(net)
+    finally:
+        hook.remove()
+    assert L.guarantee(net) == (("linf",), 1.0)
+
+
+def test_replaced_methods_void_the_guarantee():
+    layer = L.LInfDistance(2, 2)
+    layer.distance = lambda x: 9 * x
+    with pytest.raises(ValueError, match="method distance of LInfDistance was replaced"):
+        L.guarantee(L.ConvexResidual(layer))
+    del layer.distance
+    assert L.guarantee(layer) == (("linf",), 1.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("norms", ("l2",)), ("lipschitz", 0.1)])
+def test_statements_belong_to_the_class(name, value):
+    for layer in (L.LInfLinear(2, 2), Stated()):
+        setattr(layer, name, value)
+        with pytest.raises(ValueError, match=f"{name} of .* was set on the object"):
+            L.guarantee(layer)
+        delattr(layer, name)
+        L.guarantee(layer)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_removed_constraint_is_seen(kept):
     layer = pickle.loads(pickle.dumps(L.LInfLinear(3, 3)))

@@ -124,8 +124,11 @@ def test_recomputed_means_centre_the_sorted_features(cls):
     rows = model._rows(model.normalise(x))
     expected = torch.stack([(row - first.weight).abs().amax(1) for row in rows]).mean(0)
     torch.testing.assert_close(model.shifts[0].running_mean, expected, rtol=1e-6, atol=1e-6)
-    with pytest.raises(ValueError, match="at least one batch"):
-        L.recompute_means(model, [])
+    L.recompute_means(model, [x[:0], x[:50], x[:0], x[50:]])  # empty ones, also first, count for nothing
+    torch.testing.assert_close(model.shifts[0].running_mean, expected, rtol=1e-6, atol=1e-6)
+    for nothing in ([], [x[:0]]):
+        with pytest.raises(ValueError, match="at least one batch"):
+            L.recompute_means(model, nothing)
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -289,5 +292,6 @@ def test_compact_mean_shift_is_the_mean_of_those_that_have_the_channel(samples):
     assert (shift.running_mean[~seen] == 5.0).all()
     shift.eval()
     torch.testing.assert_close(shift(x, kept), x - shift.running_mean[index])
-    with pytest.raises(ValueError, match="compact features"):
-        shift(x[:, :2], kept)
+    for arguments in ((x[:, :2], kept), (x, kept, 0), (x, kept, -1), (x, kept[0])):
+        with pytest.raises(ValueError, match="compact features"):
+            shift(*arguments)

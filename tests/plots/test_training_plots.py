@@ -7,7 +7,12 @@ import pytest
 
 from lablib.plots import training as plots
 
-HISTORY = [{"clean": 0.5}, {"clean": None, "certified": 0.1}, {"clean": 0.9, "certified": math.nan}, {}]
+HISTORY = [
+    {"clean": 0.5},
+    {"clean": None, "held_out_margin": 0.1},
+    {"clean": 0.9, "held_out_margin": math.nan},
+    {},
+]
 
 
 def test_curve_leaves_out_what_was_not_measured():
@@ -22,7 +27,7 @@ def test_every_figure_draws():
     rows = [{"name": "a", "certified": 0.8, "attacked": 0.85, "clean": 0.9}]
     figures = [
         plots.draw_schedules(np.arange(4), {"p": p, "rate": np.linspace(1, 0, 4)}),
-        plots.draw_curves({"a": HISTORY, "b": HISTORY}, {"clean": "Clean", "certified": "Certified"}),
+        plots.draw_curves({"a": HISTORY, "b": HISTORY}, {"clean": "Clean", "held_out_margin": "Margin"}),
         plots.draw_epoch_cost(["a"], [3.0], ["cpu"]),
         plots.draw_certified_curves(np.linspace(0, 1, 5), {"a": np.array([0.0, 0.5], np.float32)}, "digits"),
         plots.draw_losses(np.arange(4.0), {"ramp": np.ones(4)}, 0.3),
@@ -33,6 +38,12 @@ def test_every_figure_draws():
     for figure in figures:
         assert all(axis.get_title(loc="left") for axis in figure.axes)
         figure.savefig("/dev/null", format="png")
+
+
+def test_a_panel_without_a_measurement_says_so():
+    figure = plots.draw_curves({"a": HISTORY, "old": [{"clean": 0.1}]}, {"clean": "Clean", "x": "X"})
+    assert [len(axis.texts) for axis in figure.axes] == [0, 1]
+    assert figure.axes[1].texts[0].get_text() == "not measured"
 
 
 @pytest.mark.parametrize(

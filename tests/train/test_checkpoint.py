@@ -15,6 +15,7 @@ STATE = {"step": 3, "model": {"w": torch.arange(1000.0)}, "list": [1.5, None, "t
 def test_a_checkpoint_comes_back_and_loads_with_weights_only(tmp_path):
     path = c.save(tmp_path, STATE)
     plain = torch.load(path, weights_only=True)
+    assert plain.pop("sha256") == c.digest(STATE)
     back = c.read(path)
     for state in (plain, back):
         assert torch.equal(state.pop("model")["w"], STATE["model"]["w"])
@@ -53,6 +54,58 @@ def test_damage_is_seen_and_the_previous_one_used(tmp_path, damage, capsys):
     (tmp_path / c.PREVIOUS).write_bytes(b"x")
     with pytest.raises(ValueError, match=r"previous\.pt is damaged"):
         c.read_newest(tmp_path)
+
+
+def test_no_flipped_bit_is_read_as_something_else(tmp_path):
+    """Also in the directory at the end of the zip file, where names and attributes have no checksum."""
+    state = {"step": 3, "w": torch.arange(3.0)}
+    path = c.save(tmp_path, state)
+    whole = path.read_bytes()
+    tail = whole.rindex(b"PK\x01\x02") - 400
+    bits = [(place, 1 << (place % 8)) for place in range(0, tail, 7)]
+    bits += [(place, bit) for place in range(tail, len(whole)) for bit in (1, 16, 128)]
+    refused = 0
+    for place, bit in bits:
+        content = bytearray(whole)
+        content[place] ^= bit
+        path.write_bytes(content)
+        try:
+            back = c.read(path)
+        except ValueError:
+            refused += 1
+        else:
+            assert back.keys() == state.keys()
+            assert back["step"] == 3
+            assert torch.equal(back["w"], state["w"])
+    assert refused > 100
+
+
+def test_other_values_have_another_digest():
+    states = [
+        {}, {"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": None}, {"a": [1]}, {"a": (1,)}, {"b": 1}, {1: "a"},
+        {"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": {"b": 2}}, {"a": torch.tensor(1)}, {"a": torch.tensor([1])},
+        {"a": torch.tensor(1.0)}, {"a": torch.zeros(0)}, {"a": torch.zeros(0, 2)}, {"a": torch.ones(2).bfloat16()},
+        {"a": torch.tensor(0.0)}, {"a": torch.tensor(-0.0)}, {"a": "1;"}, {"a": ["x", "y"]}, {"a": ["xy"]},
+    ]  # fmt: skip
+    assert len({c.digest(state) for state in states}) == len(states)
+    assert c.digest({"a": torch.eye(2).t()}) == c.digest({"a": torch.eye(2)})
+    with pytest.raises(ValueError, match="not set"):
+        c.digest({"a": {1, 2}})
+
+
+def test_only_the_files_of_the_run_are_deleted(tmp_path):
+    others = {"other.pt", ".other.pt.abcdefgh", "fresh.txt"}
+    left = {".fresh.pt.abcd_123", ".model.pt.abcd_123"}  # of a process that was killed
+    for name in others | left | {"model.pt"}:
+        (tmp_path / name).write_bytes(b"x")
+    for step in (1, 2):
+        c.save(tmp_path, {"step": step})
+    c.clean(tmp_path, ("model.pt",))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == others | {"model.pt", "checkpoint.pt", "previous.pt"}
+    (tmp_path / ".fresh.pt.abcd_123").write_bytes(b"x")
+    c.remove(tmp_path, ("model.pt",))
+    assert {path.name for path in tmp_path.iterdir()} == others
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

@@ -88,7 +88,7 @@ def test_history_is_the_mean_over_the_epoch(tmp_path):
     run = make(tmp_path, steps=8)
     run.go()
     assert [(e["epoch"], e["step"]) for e in run.history] == [(1, 4), (2, 8)]
-    assert {"loss", "clean", "certified", "p", "lr", "eps", "lam", "seconds"} <= run.history[0].keys()
+    assert {"loss", "clean", "train_margin", "p", "lr", "eps", "lam", "seconds"} <= run.history[0].keys()
     assert 0.0 <= run.history[0]["clean"] <= 1.0
     assert run.history[0]["clean"] * 50 == pytest.approx(round(run.history[0]["clean"] * 50))
     assert run.resume()
@@ -180,6 +180,25 @@ def test_curves_are_logged_where_tensorboard_is_installed(tmp_path):
 def test_the_bar_tells_numbers(tmp_path, capsys):
     make(tmp_path, steps=4, progress=True).go()
     assert "4/4" in capsys.readouterr().err
+
+
+def test_the_bar_calls_the_margin_a_margin(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lablib.train.progress.REDRAW_SECONDS_IN_A_LOG", 0.0)
+    monkeypatch.setattr("lablib.train.progress.REDRAW_SECONDS", 0.0)
+    make(tmp_path, steps=4, progress=True).go()
+    said = capsys.readouterr().err
+    assert ", margin 0." in said or ", margin 1" in said
+    assert "certified" not in said
+
+
+def test_other_kernels_are_told_and_not_refused(tmp_path, capsys):
+    make(tmp_path, steps=3, machine={"kernels": "native"}).go()
+    assert make(tmp_path, steps=3, machine={"kernels": "native"}).resume()
+    assert capsys.readouterr().err == ""
+    assert make(tmp_path, steps=3, machine={"kernels": "numba"}).resume()
+    said = capsys.readouterr().err
+    assert "kernels native there, numba here" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("device", "says"), [("tpu", "cpu or cuda"), ("cuda", "no CUDA device")])

@@ -126,8 +126,8 @@ def _linf_backward() -> Callable:
         winners = np.empty((rows, outs), np.int64)
         for b in prange(rows):
             for k in range(outs):
-                i = 0
-                while abs(x[b, i] - weight[k, i]) < y[b, k]:
+                i, last = 0, x.shape[1] - 1
+                while i < last and abs(x[b, i] - weight[k, i]) < y[b, k]:  # data may have changed since
                     i += 1
                 winners[b, k] = i
                 to_x[b, i] += np.sign(x[b, i] - weight[k, i]) * grad[b, k]

@@ -15,7 +15,7 @@ from lablib.ops.linf_dist import reference
 from lablib.ops.linf_dist.choice import Plain, no_index
 
 ONE_THREAD = 2**18  # up to so many differences, waking other threads costs more than it saves
-DONE, NOT_FINITE, BAD_MASK = range(3)
+DONE, NOT_FINITE, BAD_MASK, NO_MEMORY = range(4)
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
@@ -86,6 +86,7 @@ def _call(
 
     Raises:
         ValueError: if a mask is not sorted, or names what is not there.
+        MemoryError: without memory for a copy of a sub-batch per thread.
     """
     kept, chosen = x.shape[1], weight.shape[0]
     if inputs is not None:
@@ -106,6 +107,8 @@ def _call(
         raise ValueError(
             "each row of inputs and outputs must rise and stay below the number of inputs (outputs)"
         )
+    if done == NO_MEMORY:
+        raise MemoryError(f"no memory left to compute distances of {tuple(x.shape)} to {tuple(weight.shape)}")
     return done == DONE
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lablib.ops.linf_dist import reference
-from lablib.ops.linf_dist.choice import implementation
+from lablib.ops.linf_dist.choice import OnGpu, implementation
+from lablib.ops.masks import checked_rows
 
 _LIBRARY = torch.library.Library("lablib", "FRAGMENT")
 _MASKS = "Tensor? inputs, Tensor? outputs, int rows"
@@ -50,23 +51,55 @@ def bounds(lower: Tensor, upper: Tensor, weight: Tensor) -> tuple[Tensor, Tensor
     return torch.ops.lablib.linf_distance_bounds(lower, upper, weight, keep)[:2]
 
 
+def _check(weight: Tensor, *xs: Tensor, width: int) -> None:
+    """The kernels read and write as much memory as these shapes and dtypes say.
+
+    Raises:
+        ValueError: for anything but x (B, width) and weight (O, I) of one dtype on one device.
+    """
+    for x in xs:
+        if x.dim() != 2 or weight.dim() != 2 or x.shape != xs[0].shape or x.shape[1] != width or not width:
+            raise ValueError(
+                f"x (B, {width}) and weight (O, I) expected, got {tuple(x.shape)}, {tuple(weight.shape)}"
+            )
+        if x.dtype != weight.dtype or x.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"float32 or float64 alike expected, got {x.dtype} and {weight.dtype}")
+        if x.device != weight.device:
+            raise ValueError(f"x is on {x.device}, weight on {weight.device}; move one")
+
+
+def _check_results(weight: Tensor, shape: tuple[int, int], *ys: Tensor) -> None:
+    for y in ys:
+        if tuple(y.shape) != shape or y.dtype != weight.dtype or y.device != weight.device:
+            raise ValueError(
+                f"{weight.dtype} {shape} on {weight.device} expected, got {y.dtype} {tuple(y.shape)}"
+            )
+
+
+def _check_lp(x: Tensor, weight: Tensor, inputs: Tensor | None, outputs: Tensor | None, rows: int) -> int:
+    """Check the arguments of the l_p operators; return the rows of a sub-batch."""
+    _check(weight, x, width=weight.shape[-1] if inputs is None else inputs.shape[-1])
+    return checked_rows(x, weight, inputs, outputs, rows)
+
+
 def _lp_forward(x, weight, p, inputs, outputs, rows, keep):
+    rows = _check_lp(x, weight, inputs, outputs, rows)
     return implementation(x, weight).lp_forward(
         x.contiguous(), weight.contiguous(), p, inputs, outputs, rows, keep
     )
 
 
 def _lp_backward(grad, x, weight, y, index, p, inputs, outputs, rows, need_x, need_weight):
-    sides = (t.contiguous() for t in (grad, x, weight))
-    return implementation(x, weight).lp_backward(
-        *sides, y, index, p, inputs, outputs, rows, need_x, need_weight
-    )
+    rows = _check_lp(x, weight, inputs, outputs, rows)
+    _check_results(weight, (x.shape[0], weight.shape[0] if outputs is None else outputs.shape[1]), grad, y)
+    sides = (t.contiguous() for t in (grad, x, weight, y))
+    return implementation(x, weight).lp_backward(*sides, index, p, inputs, outputs, rows, need_x, need_weight)
 
 
 def _lp_fake(x, weight, p, inputs, outputs, rows, keep):
     width = weight.shape[0] if outputs is None else outputs.shape[1]
     y = x.new_empty((x.shape[0], width))
-    kept = keep and math.isinf(p) and x.is_cuda
+    kept = keep and math.isinf(p) and implementation(x, weight) is OnGpu
     return y, x.new_empty(y.shape if kept else (0,), dtype=torch.int64)
 
 
@@ -93,21 +126,25 @@ def _lp_pull_back(ctx, grad, _):
 
 
 def _bounds_forward(lower, upper, weight, keep):
+    _check(weight, lower, upper, width=weight.shape[-1])
     return implementation(lower, upper, weight).bounds_forward(
         lower.contiguous(), upper.contiguous(), weight.contiguous(), keep
     )
 
 
 def _bounds_backward(grad_least, grad_most, lower, upper, weight, least, most, low_index, high_index):
+    _check(weight, lower, upper, width=weight.shape[-1])
+    _check_results(weight, (lower.shape[0], weight.shape[0]), grad_least, grad_most, least, most)
     return implementation(lower, upper, weight).bounds_backward(
         grad_least.contiguous(), grad_most.contiguous(), lower.contiguous(), upper.contiguous(),
-        weight.contiguous(), least, most, low_index, high_index,
+        weight.contiguous(), least.contiguous(), most.contiguous(), low_index, high_index,
     )  # fmt: skip
 
 
 def _bounds_fake(lower, upper, weight, keep):
     shape = (lower.shape[0], weight.shape[0])
-    index = [lower.new_empty(shape if keep and lower.is_cuda else (0,), dtype=torch.int64) for _ in range(2)]
+    kept = keep and implementation(lower, upper, weight) is OnGpu
+    index = [lower.new_empty(shape if kept else (0,), dtype=torch.int64) for _ in range(2)]
     return lower.new_empty(shape), lower.new_empty(shape), *index
 
 

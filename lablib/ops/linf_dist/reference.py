@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lablib.ops.gpu import add_at
+
 BLOCK_ELEMENTS = 2**23  # |x - w| held at once: 32 MiB in float32
 
 
@@ -34,8 +36,8 @@ def linf_backward(grad: Tensor, x: Tensor, weight: Tensor, y: Tensor) -> tuple[T
         difference = x[:, None, :] - part
         winner = difference.abs().max(-1, keepdim=True).indices
         g = g * difference.gather(-1, winner)[..., 0].sign()
-        grad_x.scatter_add_(1, winner[..., 0], g)
-        grad_w.append(torch.zeros_like(part).scatter_add_(1, winner[..., 0].t(), -g.t()))
+        grad_x += _spread(g, winner[..., 0], x.shape[1])
+        grad_w.append(_spread(-g.t(), winner[..., 0].t(), x.shape[1]))
     return grad_x, torch.cat(grad_w)
 
 
@@ -101,25 +103,31 @@ def bounds_backward(
     (the results of the forward) are not needed here: other implementations search for them.
     """
     to_lower, to_upper, to_weight = torch.zeros_like(lower), torch.zeros_like(upper), []
-    step = _block_rows(lower)
+    step, width = _block_rows(lower), lower.shape[1]
     for part, low, high in zip(_blocks(lower, weight), grad_least.split(step, 1), grad_most.split(step, 1)):
         near, far = _box_distances(lower, upper, part)
-        to_part = torch.zeros_like(part)
         winner = far.max(-1).indices
         at_l, at_u, at_w = lower.gather(1, winner), upper.gather(1, winner), part.gather(1, winner.t()).t()
         up = at_u - at_w > at_w - at_l
-        to_upper.scatter_add_(1, winner, torch.where(up, high, 0))
-        to_lower.scatter_add_(1, winner, torch.where(up, 0, -high))
-        to_part.scatter_add_(1, winner.t(), torch.where(up, -high, high).t())
+        to_upper += _spread(torch.where(up, high, 0), winner, width)
+        to_lower += _spread(torch.where(up, 0, -high), winner, width)
+        to_part = _spread(torch.where(up, -high, high).t(), winner.t(), width)
         nearest = near.max(-1)
         winner = nearest.indices
         low = torch.where(nearest.values == 0, 0, low)
         below = lower.gather(1, winner) > part.gather(1, winner.t()).t()
-        to_lower.scatter_add_(1, winner, torch.where(below, low, 0))
-        to_upper.scatter_add_(1, winner, torch.where(below, 0, -low))
-        to_part.scatter_add_(1, winner.t(), torch.where(below, -low, low).t())
+        to_lower += _spread(torch.where(below, low, 0), winner, width)
+        to_upper += _spread(torch.where(below, 0, -low), winner, width)
+        to_part += _spread(torch.where(below, -low, low).t(), winner.t(), width)
         to_weight.append(to_part)
     return to_lower, to_upper, torch.cat(to_weight)
+
+
+def _spread(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """Return z (N, size) with z[n, index[n, m]] = the sum of values[n, m], each sum in a fixed order."""
+    if values.is_cuda:
+        return add_at(values, index, size)
+    return values.new_zeros((values.shape[0], size)).scatter_add_(1, index, values)
 
 
 def sub_batches(

@@ -153,11 +153,11 @@ INLINE Kind<double>::Vec exp2_of(Kind<double>::Vec t) {
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Memory of one thread, aligned to vectors.
+// Memory of one thread, aligned to vectors; null where there is none (an exception would end the process).
 template <class F> struct Buffer {
     F* at;
     explicit Buffer(int64_t count)
-        : at((F*)::operator new[](std::max<int64_t>(count, 1) * sizeof(F), std::align_val_t(64))) {}
+        : at((F*)::operator new[](std::max<int64_t>(count, 1) * sizeof(F), std::align_val_t(64), std::nothrow)) {}
     ~Buffer() { ::operator delete[](at, std::align_val_t(64)); }
     Buffer(const Buffer&) = delete;
 };
@@ -170,7 +170,8 @@ struct Masks {
 
     Masks(const int64_t* in, const int64_t* out, int64_t rows_, int64_t batch_, int64_t kept_, int64_t chosen_,
           int64_t all_inputs_, int64_t all_outputs_)
-        : inputs(in), outputs(out), rows(in || out ? rows_ : 2 * BLOCK), subs((batch_ + rows - 1) / rows),
+        : inputs(in), outputs(out), rows(in || out ? std::clamp<int64_t>(rows_, 1, std::max<int64_t>(1, batch_)) : 2 * BLOCK),
+          subs((batch_ + rows - 1) / rows),
           batch(batch_), kept(kept_), chosen(chosen_), all_inputs(all_inputs_), all_outputs(all_outputs_) {}
 
     static bool rising(const int64_t* mask, int64_t count, int64_t width, int64_t limit) {

@@ -34,6 +34,11 @@ template <class F> struct Forward {
             UNROLL for (int c = 0; c < TILE_W; c++) total[c] += SQUARES ? u[c] * u[c] : u[c];
         } else if (power.way == Power::ONE) {
             UNROLL for (int c = 0; c < TILE_W; c++) total[c] += size_of<F>(u[c]);
+        } else if (power.way == Power::CUBE) {
+            UNROLL for (int c = 0; c < TILE_W; c++) {
+                const Vec size = larger(size_of<F>(u[c]), least);
+                total[c] += size * size * size;
+            }
         } else {
             UNROLL for (int c = 0; c < TILE_W; c++)
                 total[c] += exp2_of(F(power.p) * log2_of(larger(size_of<F>(u[c]), least)));
@@ -63,7 +68,9 @@ template <class F> struct Forward {
 
     // y = (sum)^(1/p), many at once.
     void roots(F* s, int64_t count) const {
-        if (power.way == Power::SQUARES && !power.three && power.k <= 5) {
+        if (power.way == Power::CUBE || (power.way == Power::SQUARES && power.k <= 5)) {
+            if (power.way == Power::CUBE || power.three)
+                for (int64_t n = 0; n < count; n++) s[n] = std::cbrt(s[n]);
             for (int j = 0; j < power.k; j++)
                 for (int64_t n = 0; n < count; n++) s[n] = std::sqrt(s[n]);
         } else if (power.way != Power::ONE) {
@@ -138,12 +145,14 @@ int forward(const F* x, const F* weight, F* y, const Masks& m, double p, int thr
     const Forward<F> kernel(power);
     const int64_t width = round_up(m.kept, Kind<F>::LANES), blocks = (m.chosen + BLOCK - 1) / BLOCK;
     const int64_t most_rows = round_up(std::min(m.rows, m.batch), 4);
-    std::atomic<bool> finite(true);
+    std::atomic<bool> finite(true), enough(true);
 #pragma omp parallel num_threads(threads)
     {
         Buffer<F> xs(most_rows * width), ws(BLOCK * width), ys(most_rows * BLOCK);
+        if (!xs.at || !ws.at || !ys.at) enough = false;
+#pragma omp barrier
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < m.subs * blocks; task++) {
+        for (int64_t task = 0; task < (enough ? m.subs * blocks : 0); task++) {
             const int64_t sub = task / blocks, first = task % blocks * BLOCK;
             const int64_t rows = m.count(sub), count = std::min<int64_t>(BLOCK, m.chosen - first);
             pack_x(xs.at, x, m, m.first(sub), rows, width);
@@ -164,7 +173,7 @@ int forward(const F* x, const F* weight, F* y, const Masks& m, double p, int thr
                 std::memcpy(y + (m.first(sub) + r) * m.chosen + first, ys.at + r * BLOCK, count * sizeof(F));
         }
     }
-    return finite ? DONE : NOT_FINITE;
+    return !enough ? NO_MEMORY : finite ? DONE : NOT_FINITE;
 }
 
 }  // namespace

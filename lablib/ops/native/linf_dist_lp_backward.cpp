@@ -39,6 +39,7 @@ template <class F> struct Backward {
             const Vec size = size_of<F>(r);
             const Key sign = (Key)r & ~Key{} << (8 * sizeof(F) - 1);
             if (power.way == Power::ONE) return where(size > 0, (Vec)((Key)all(F(1)) | sign));
+            if (power.way == Power::CUBE) return where(size >= all(floor), r * size);
             const Vec made = exp2_of(F(power.p - 1) * log2_of(larger(size, all(floor))));
             return where(size >= all(floor), (Vec)((Key)made | sign));
         }
@@ -193,27 +194,31 @@ template <class F> struct Sweep {
         }
     }
 
-    void run(int threads) const {
+    // Returns whether there was memory enough.
+    bool run(int threads) const {
         const int64_t each = round_up(std::max<int64_t>(BLOCK, (m.all_outputs + PARTS - 1) / PARTS), BACK_W);
         const int64_t parts = (m.all_outputs + each - 1) / each;
         const int64_t share = to_x ? std::max<int64_t>(1, PART_NUMBERS / (parts * m.rows * width)) : m.subs;
         const int64_t tall = round_up(std::min(m.rows, m.batch), BACK_X);
         Buffer<F> sums(to_x ? parts * std::min(share * m.rows, round_up(m.batch, m.rows)) * width : 0);
-        for (int64_t low = 0; low < m.subs; low += share) {
+        std::atomic<bool> enough(sums.at != nullptr);
+        for (int64_t low = 0; low < m.subs && enough; low += share) {
             const int64_t high = std::min(m.subs, low + share), first = m.first(low);
             const int64_t rows = std::min(m.batch, high * m.rows) - first;
 #pragma omp parallel num_threads(threads)
             {
                 Buffer<F> memory((2 * tall + 2 * BLOCK) * width + 2 * tall * BLOCK);
+                if (!memory.at) enough = false;
+#pragma omp barrier
 #pragma omp for schedule(dynamic, 1)
-                for (int64_t n = 0; n < parts; n++)
+                for (int64_t n = 0; n < (enough ? parts : 0); n++)
                     dispatch_squares<F>(kernel.power, [&](auto squares) {
                         block<decltype(squares)::value>(low, high, n * each, std::min(m.all_outputs, (n + 1) * each),
                                                         sums.at + n * rows * width, memory.at);
                     });
                 if (to_x) {
 #pragma omp for schedule(static)
-                    for (int64_t b = 0; b < rows; b++) {
+                    for (int64_t b = 0; b < (enough ? rows : 0); b++) {
                         F* row = to_x + (first + b) * m.kept;
                         std::fill(row, row + m.kept, F(0));
                         for (int64_t n = 0; n < parts; n++) {
@@ -224,6 +229,7 @@ template <class F> struct Sweep {
                 }
             }
         }
+        return enough;
     }
 };
 
@@ -243,8 +249,8 @@ int backward(const F* grad, const F* x, const F* weight, const F* y, F* to_x, F*
     }
     const Power power(p, sizeof(F) == 4);
     const Backward<F> kernel(power);
-    Sweep<F>{x, weight, y, grad, to_x, to_w, m, kernel, most, round_up(m.kept, Kind<F>::LANES)}.run(threads);
-    return DONE;
+    const Sweep<F> sweep{x, weight, y, grad, to_x, to_w, m, kernel, most, round_up(m.kept, Kind<F>::LANES)};
+    return sweep.run(threads) ? DONE : NO_MEMORY;
 }
 
 }  // namespace

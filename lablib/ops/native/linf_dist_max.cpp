@@ -34,25 +34,30 @@ INLINE void tile_range(const F* l, const F* u, const F* w, int64_t width, F* nea
 }
 
 // Runs task(memory, sub, first column, columns) for all panels on all threads; the memory holds what pack says.
+// Returns whether there was memory enough.
 template <class F, class Task>
-void all_panels(const Masks& m, int64_t numbers, int threads, Task task) {
+bool all_panels(const Masks& m, int64_t numbers, int threads, Task task) {
     const int64_t blocks = (m.chosen + BLOCK - 1) / BLOCK;
+    std::atomic<bool> enough(true);
 #pragma omp parallel num_threads(threads)
     {
         Buffer<F> memory(numbers);
+        if (!memory.at) enough = false;
+#pragma omp barrier
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t n = 0; n < m.subs * blocks; n++) {
+        for (int64_t n = 0; n < (enough ? m.subs * blocks : 0); n++) {
             const int64_t first = n % blocks * BLOCK;
             task(memory.at, n / blocks, first, std::min<int64_t>(BLOCK, m.chosen - first));
         }
     }
+    return enough;
 }
 
 template <class F> int forward(const F* x, const F* weight, F* y, const Masks& m, int threads) {
     if (!m.valid()) return BAD_MASK;
     const int64_t width = round_up(m.kept, Kind<F>::LANES), tall = round_up(std::min(m.rows, m.batch), 4);
     std::atomic<bool> finite(true);
-    all_panels<F>(m, (tall + BLOCK) * width, threads, [&](F* xs, int64_t sub, int64_t first, int64_t count) {
+    const bool enough = all_panels<F>(m, (tall + BLOCK) * width, threads, [&](F* xs, int64_t sub, int64_t first, int64_t count) {
         const int64_t rows = m.count(sub);
         F* ws = xs + tall * width;
         pack_x(xs, x, m, m.first(sub), rows, width);
@@ -68,14 +73,14 @@ template <class F> int forward(const F* x, const F* weight, F* y, const Masks& m
                         y[(m.first(sub) + r + n / TILE_W) * m.chosen + first + c + n % TILE_W] = made[n];
             }
     });
-    return finite ? DONE : NOT_FINITE;
+    return !enough ? NO_MEMORY : finite ? DONE : NOT_FINITE;
 }
 
 template <class F>
 int range(const F* lower, const F* upper, const F* weight, F* least, F* most, const Masks& m, int threads) {
     const int64_t width = round_up(m.kept, Kind<F>::LANES), tall = round_up(std::min(m.rows, m.batch), 4);
     std::atomic<bool> finite(true);
-    all_panels<F>(m, (2 * tall + BLOCK) * width, threads, [&](F* ls, int64_t sub, int64_t first, int64_t count) {
+    const bool enough = all_panels<F>(m, (2 * tall + BLOCK) * width, threads, [&](F* ls, int64_t sub, int64_t first, int64_t count) {
         const int64_t rows = m.count(sub);
         F *us = ls + tall * width, *ws = us + tall * width;
         pack_x(ls, lower, m, m.first(sub), rows, width);
@@ -94,7 +99,7 @@ int range(const F* lower, const F* upper, const F* weight, F* least, F* most, co
                 }
             }
     });
-    return finite ? DONE : NOT_FINITE;
+    return !enough ? NO_MEMORY : finite ? DONE : NOT_FINITE;
 }
 
 // The first i with value(i) >= target, four vectors at a time; there is one, and ``width`` is whole fours of vectors.
@@ -164,7 +169,8 @@ int backward(const F* x, const F* weight, const Masks& m, int threads, const F* 
     if (largest_bits(y, m.batch * m.chosen) >= Bits<F>::INF) return NOT_FINITE;
     const int64_t width = round_up(m.kept, 4 * Kind<F>::LANES), tall = round_up(std::min(m.rows, m.batch), 4);
     Buffer<int32_t> winners(m.batch * m.chosen);
-    all_panels<F>(m, (tall + BLOCK) * width, threads, [&](F* xs, int64_t sub, int64_t first, int64_t count) {
+    if (!winners.at) return NO_MEMORY;
+    const bool enough = all_panels<F>(m, (tall + BLOCK) * width, threads, [&](F* xs, int64_t sub, int64_t first, int64_t count) {
         F* ws = xs + tall * width;
         pack_x(xs, x, m, m.first(sub), m.count(sub), width);
         pack_weight(ws, weight, m, sub, first, count, width);
@@ -177,6 +183,7 @@ int backward(const F* x, const F* weight, const Masks& m, int threads, const F* 
                 winners.at[at] = marked(i, a[i] > b[i]);
         });
     });
+    if (!enough) return NO_MEMORY;
     scatter(m, threads, winners.at, grad, to_x, to_x, to_w);
     return DONE;
 }
@@ -188,7 +195,8 @@ int range_backward(const F* lower, const F* upper, const F* weight, const Masks&
     if (std::max(largest_bits(least, pairs), largest_bits(most, pairs)) >= Bits<F>::INF) return NOT_FINITE;
     const int64_t width = round_up(m.kept, 4 * Kind<F>::LANES), tall = round_up(std::min(m.rows, m.batch), 4);
     Buffer<int32_t> near(pairs), far(pairs);
-    all_panels<F>(m, (2 * tall + BLOCK) * width, threads, [&](F* ls, int64_t sub, int64_t first, int64_t count) {
+    if (!near.at || !far.at) return NO_MEMORY;
+    const bool enough = all_panels<F>(m, (2 * tall + BLOCK) * width, threads, [&](F* ls, int64_t sub, int64_t first, int64_t count) {
         F *us = ls + tall * width, *ws = us + tall * width;
         pack_x(ls, lower, m, m.first(sub), m.count(sub), width);
         pack_x(us, upper, m, m.first(sub), m.count(sub), width);
@@ -211,6 +219,7 @@ int range_backward(const F* lower, const F* upper, const F* weight, const Masks&
                 }
         });
     });
+    if (!enough) return NO_MEMORY;
     scatter(m, threads, near.at, to_least, to_lower, to_upper, to_w);
     scatter(m, threads, far.at, to_most, to_upper, to_lower, to_w);
     return DONE;

@@ -6,17 +6,17 @@
 
 namespace {
 
-enum { DONE = 0, NOT_FINITE = 1, BAD_MASK = 2 };
+enum { DONE = 0, NOT_FINITE = 1, BAD_MASK = 2, NO_MEMORY = 3 };
 
 struct Power {
-    enum Way { ONE, SQUARES, REAL };
+    enum Way { ONE, CUBE, SQUARES, REAL };
     double p;
     Way way;
     int k;       // SQUARES: p = 2^k or, with three, 3 2^k; 1 <= k <= 12
     bool three;
 
     // Squaring is for float32; float64 is for checks, where compile time counts more.
-    Power(double p_, bool squares) : p(p_), way(p_ == 1 ? ONE : REAL), k(0), three(false) {
+    Power(double p_, bool squares) : p(p_), way(p_ == 1 ? ONE : squares && p_ == 3 ? CUBE : REAL), k(0), three(false) {
         for (int j = 1; squares && j <= 12; j++)
             for (int odd = 1; odd <= 3; odd += 2)
                 if (p == std::ldexp(double(odd), j)) way = SQUARES, k = j, three = odd == 3;

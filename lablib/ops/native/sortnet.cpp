@@ -10,8 +10,11 @@
 // Sizes are compared as integers: nonnegative floats order like their bits, and a NaN is larger than all
 // numbers, so it arrives in the result whatever the compiler assumes about floats.
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -342,41 +345,50 @@ void tile(const Problem<F>& q, int64_t row0, int64_t out0, Lists<F>& lists) {
     }
 }
 
+// Returns whether there was memory enough.
 template <class F, Form FORM, int TOP, bool PLACES>
-void search(const Problem<F>& q, int threads) {
+bool search(const Problem<F>& q, int threads) {
     const int64_t row_blocks = (q.rows + ROW_BLOCK - 1) / ROW_BLOCK;
     const int64_t out_blocks = (q.outs + OUT_BLOCK - 1) / OUT_BLOCK;
+    std::atomic<bool> enough(true);
 #pragma omp parallel num_threads(threads)
     {
-        Lists<F> lists(q.inputs);
+        std::optional<Lists<F>> lists;
+        try {
+            lists.emplace(q.inputs);
+        } catch (const std::bad_alloc&) {  // out of here it would end the process
+            enough = false;
+        }
+#pragma omp barrier
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < row_blocks * out_blocks; task++) {
+        for (int64_t task = 0; task < (enough ? row_blocks * out_blocks : 0); task++) {
             const int64_t row0 = task / out_blocks * ROW_BLOCK, out0 = task % out_blocks * OUT_BLOCK;
             for (int64_t row = row0; row < q.rows && row < row0 + ROW_BLOCK; row += Kind<F>::ROWS)
                 for (int64_t out = out0; out < q.outs && out < out0 + OUT_BLOCK; out += Kind<F>::OUTS)
-                    tile<F, FORM, TOP, PLACES>(q, row, out, lists);
+                    tile<F, FORM, TOP, PLACES>(q, row, out, *lists);
         }
     }
+    return enough;
 }
 
 template <class F, Form FORM>
-void search_any(const Problem<F>& q, int threads) {
+bool search_any(const Problem<F>& q, int threads) {
     if (q.top <= 10)
-        q.places ? search<F, FORM, 10, true>(q, threads) : search<F, FORM, 10, false>(q, threads);
-    else
-        q.places ? search<F, FORM, 16, true>(q, threads) : search<F, FORM, 16, false>(q, threads);
+        return q.places ? search<F, FORM, 10, true>(q, threads) : search<F, FORM, 10, false>(q, threads);
+    return q.places ? search<F, FORM, 16, true>(q, threads) : search<F, FORM, 16, false>(q, threads);
 }
 
 }  // namespace
 
 #define EXPORTED(NAME, F)                                                                                        \
-    extern "C" void NAME(int form, const F* x, const F* u, const F* center, const F* weight,                     \
+    extern "C" int NAME(int form, const F* x, const F* u, const F* center, const F* weight,                     \
                          int64_t weight_stride, int64_t rows, int64_t inputs, int64_t outs, int64_t top, F* y,   \
                          int32_t* places, int threads) {                                                         \
         const Problem<F> q{x, u, center, weight, weight_stride, rows, inputs, outs, top, y, places};             \
-        if (form == ABS) search_any<F, ABS>(q, threads);                                                         \
-        if (form == LOW) search_any<F, LOW>(q, threads);                                                         \
-        if (form == HIGH) search_any<F, HIGH>(q, threads);                                                       \
+        if (form == ABS) return !search_any<F, ABS>(q, threads);                                                 \
+        if (form == LOW) return !search_any<F, LOW>(q, threads);                                                 \
+        if (form == HIGH) return !search_any<F, HIGH>(q, threads);                                               \
+        return 0;                                                                                                \
     }
 
 EXPORTED(sortnet_forward_f32, float)

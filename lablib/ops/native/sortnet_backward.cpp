@@ -1,7 +1,9 @@
 // Gradients of the sorted sum of sortnet.cpp, from the places of the K largest that its forward pass kept.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <new>
 #include <vector>
 
 namespace {
@@ -44,8 +46,9 @@ struct Gradients {
 };
 
 // Each entry of a gradient belongs to one thread, which adds its terms in the order of the rows and outputs.
+// Returns whether there was memory enough.
 template <class F, Form FORM>
-void backward(const Forward<F>& q, const Gradients<F>& d, int threads) {
+bool backward(const Forward<F>& q, const Gradients<F>& d, int threads) {
     constexpr int64_t BLOCK = 8;
     if (d.x || d.u) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -63,11 +66,18 @@ void backward(const Forward<F>& q, const Gradients<F>& d, int threads) {
                     }
                 }
     }
-    if (!d.center && !d.weight) return;
+    if (!d.center && !d.weight) return true;
+    std::atomic<bool> enough(true);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t out0 = 0; out0 < q.outs; out0 += BLOCK) {
         const int64_t outs = std::min(BLOCK, q.outs - out0);
-        std::vector<double> by_weight(outs * q.top);
+        std::vector<double> by_weight;
+        try {
+            by_weight.resize(outs * q.top);
+        } catch (const std::bad_alloc&) {  // out of here it would end the process
+            enough = false;
+            continue;
+        }
         for (int64_t row = 0; row < q.rows; row++)
             for (int64_t o = 0; o < outs; o++) {
                 const int64_t out = out0 + o;
@@ -84,20 +94,22 @@ void backward(const Forward<F>& q, const Gradients<F>& d, int threads) {
         if (d.weight)
             for (int64_t k = 0; k < outs * q.top; k++) d.weight[out0 * q.top + k] += (F)by_weight[k];
     }
+    return enough;
 }
 
 }  // namespace
 
 #define EXPORTED(NAME, F)                                                                                        \
-    extern "C" void NAME(int form, const F* x, const F* u, const F* center, const F* weight,                     \
+    extern "C" int NAME(int form, const F* x, const F* u, const F* center, const F* weight,                     \
                          int64_t weight_stride, int64_t rows, int64_t inputs, int64_t outs, int64_t top,         \
                          const F* grad, const int32_t* places, F* by_x, F* by_u, F* by_center, F* by_weight,     \
                          int threads) {                                                                          \
         const Forward<F> q{x, u, center, weight, weight_stride, rows, inputs, outs, top, places};                \
         const Gradients<F> d{grad, by_x, by_u, by_center, by_weight};                                            \
-        if (form == ABS) backward<F, ABS>(q, d, threads);                                                        \
-        if (form == LOW) backward<F, LOW>(q, d, threads);                                                        \
-        if (form == HIGH) backward<F, HIGH>(q, d, threads);                                                      \
+        if (form == ABS) return !backward<F, ABS>(q, d, threads);                                                \
+        if (form == LOW) return !backward<F, LOW>(q, d, threads);                                                \
+        if (form == HIGH) return !backward<F, HIGH>(q, d, threads);                                              \
+        return 0;                                                                                                \
     }
 
 EXPORTED(sortnet_backward_f32, float)

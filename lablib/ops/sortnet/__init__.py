@@ -22,6 +22,7 @@ import functools
 import torch
 from torch import Tensor
 
+from lablib.ops.masks import check_rising, checked_rows
 from lablib.ops.projections import scale_groups
 from lablib.ops.sortnet.operator import sorted_sum
 from lablib.ops.sortnet.reference import ABS, HIGH, LOW
@@ -124,15 +125,13 @@ def _masked(
     x: Tensor, center: Tensor, weight: Tensor, inputs: Tensor | None, outputs: Tensor | None, rows: int
 ) -> Tensor:
     """One dense call per sub-batch on the rows and columns of ``center`` that it keeps."""
-    if x.dim() != 2 or rows < 1:
+    if x.dim() != 2 or center.dim() != 2:
         raise ValueError(
-            f"with masks x is (B, I') and rows at least 1, got {tuple(x.shape)} and rows = {rows}"
+            f"with masks x is (B, I') and center (O, I), got {tuple(x.shape)} and {tuple(center.shape)}"
         )
-    count = -(-x.shape[0] // rows)
-    for name, kept in (("inputs", inputs), ("outputs", outputs)):
-        if kept is not None and (kept.dim() != 2 or kept.shape[0] != count):
-            raise ValueError(f"{name} needs one row for each of {count} sub-batches, got {tuple(kept.shape)}")
-    if not count:
+    rows = checked_rows(x, center, inputs, outputs, rows)
+    check_rising(center, inputs, outputs)
+    if not x.shape[0]:
         return x.new_empty((0, center.shape[0] if outputs is None else outputs.shape[1]))
     parts = []
     for s, part in enumerate(x.split(rows)):

@@ -47,15 +47,21 @@ def backward(
 
 
 def _call(name: str, form: int, x: Tensor, u: Tensor, center: Tensor, weight: Tensor, *others) -> None:
-    """Call sortnet_``name`` on these tensors; None is a null pointer."""
+    """Call sortnet_``name`` on these tensors; None is a null pointer.
+
+    Raises:
+        MemoryError: without memory for each thread's lists.
+    """
     (rows, inputs), (outs, top) = x.shape, weight.shape
     work = rows * inputs * outs
     threads = torch.get_num_threads() if work > ONE_THREAD else 1
     function = getattr(_library(), f"sortnet_{name}_{_SUFFIX[x.dtype]}")
-    function(
+    failed = function(
         form, x.data_ptr(), u.data_ptr(), center.data_ptr(), weight.data_ptr(), weight.stride(0),
         rows, inputs, outs, top, *(None if t is None else t.data_ptr() for t in others), threads,
     )  # fmt: skip
+    if failed:
+        raise MemoryError(f"no memory left to sort {inputs} inputs for each of {threads} threads")
 
 
 @functools.cache
@@ -67,5 +73,5 @@ def _library() -> ctypes.CDLL:
             function = getattr(library, f"sortnet_{name}_{suffix}")
             function.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 4, *sizes]
             function.argtypes += [*[ctypes.c_void_p] * pointers, ctypes.c_int]
-            function.restype = None
+            function.restype = ctypes.c_int
     return library

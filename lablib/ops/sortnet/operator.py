@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lablib.ops.sortnet import reference
 from lablib.ops.sortnet.choice import implementation
-from lablib.ops.sortnet.reference import LOW, Gradients, Needs
+from lablib.ops.sortnet.reference import ABS, HIGH, LOW, Gradients, Needs
 
+FLOATS = (torch.float32, torch.float64)
 KEPT_BYTES = 2**28
 Sides = tuple[Tensor, Tensor, Tensor, Tensor]  # x, u, b, w
 
@@ -43,6 +44,7 @@ def sorted_sum(x: Tensor, u: Tensor | None, center: Tensor, weight: Tensor, form
 def _forward(
     x: Tensor, u: Tensor | None, center: Tensor, weight: Tensor, form: int, keep: bool
 ) -> tuple[Tensor, Tensor]:
+    _check(x, u, center, weight, form)
     sides = _ready(x, u, center, weight)
     y, places = implementation(x, center, weight).forward(*sides, form, keep)
     if form == LOW and not x.is_cuda:  # compared as an integer, a negative NaN is less than 0
@@ -60,7 +62,9 @@ def _backward(
     form: int,
     needs: Needs,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    sides, grad = _ready(x, u, center, weight), grad.contiguous()
+    _check(x, u, center, weight, form)
+    _check_results(grad, x, weight, places)
+    sides, grad, places = _ready(x, u, center, weight), grad.contiguous(), places.contiguous()
     chosen = implementation(x, center, weight)
     if len(places):
         return _given(chosen.backward(grad, *sides, places, form, needs), x)
@@ -78,6 +82,42 @@ def _backward(
 
 def _sum(parts: tuple[Tensor, ...]) -> Tensor:
     return functools.reduce(torch.add, parts)
+
+
+def _check(x: Tensor, u: Tensor | None, center: Tensor, weight: Tensor, form: int) -> None:
+    """The kernels read and write as much memory as these shapes and dtypes say.
+
+    Raises:
+        ValueError: for anything but x, u (B, I), center (O, I), weight (O, K), K <= I, alike, and a known form.
+    """
+    sides = [t for t in (x, u, center, weight) if t is not None]
+    shapes = ", ".join(f"{t.dtype} {tuple(t.shape)} on {t.device}" for t in sides)
+    if (
+        any(t.dim() != 2 for t in sides)
+        or x.shape[1] != center.shape[1]
+        or (u is not None and u.shape != x.shape)
+    ):
+        raise ValueError(f"x, u (B, I) and center (O, I) expected, got {shapes}")
+    if weight.shape[0] != center.shape[0] or not 1 <= weight.shape[1] <= center.shape[1]:
+        raise ValueError(f"weight (O, K) with 1 <= K <= I expected, got {shapes}")
+    if any(t.dtype != x.dtype or t.device != x.device for t in sides) or x.dtype not in FLOATS:
+        raise ValueError(f"float32 or float64 alike on one device expected, got {shapes}")
+    if form not in (ABS, LOW, HIGH):
+        raise ValueError(f"form must be {ABS}, {LOW} or {HIGH}, got {form}")
+
+
+def _check_results(grad: Tensor, x: Tensor, weight: Tensor, places: Tensor) -> None:
+    shape = (x.shape[0], weight.shape[0])
+    if tuple(grad.shape) != shape or grad.dtype != x.dtype or grad.device != x.device:
+        raise ValueError(f"grad {shape} as {x.dtype} expected, got {grad.dtype} {tuple(grad.shape)}")
+    if not len(places):
+        return
+    if tuple(places.shape) != (*shape, weight.shape[1]) or places.dtype != reference.PLACE:
+        raise ValueError(f"places {(*shape, weight.shape[1])} as int32 expected, got {tuple(places.shape)}")
+    if places.device.type == "cpu" and places.numel():
+        least, most = (int(t) for t in places.aminmax())
+        if least < 0 or most >= x.shape[1]:
+            raise ValueError(f"places must lie in 0 .. {x.shape[1] - 1}, got {least} .. {most}")
 
 
 def _ready(x: Tensor, u: Tensor | None, center: Tensor, weight: Tensor) -> Sides:

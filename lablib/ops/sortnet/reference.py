@@ -13,6 +13,8 @@ Every implementation has the two functions of this file. Shapes: x, u (B, I), b 
 import torch
 from torch import Tensor
 
+from lablib.ops.gpu import add_at
+
 Needs = tuple[bool, bool, bool, bool]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 ABS, LOW, HIGH = 0, 1, 2
@@ -109,4 +111,6 @@ def _take(x: Tensor, at: Tensor) -> Tensor:
 
 
 def _add_at(values: Tensor, at: Tensor, like: Tensor) -> Tensor:
+    if values.is_cuda:  # where scatter_add adds in any order
+        return add_at(values.flatten(1), at.flatten(1), like.shape[1])
     return like.new_zeros(like.shape).scatter_add(1, at.flatten(1), values.flatten(1))
