@@ -97,7 +97,7 @@ def _ceiling(threads: int) -> float | None:
         print(f"CPU kernels: {native.kernels()} ({native.choice()[1]}); no ceiling measured")
         return None
     peak = vector_peak(threads)
-    print(f"CPU kernels: native; percent of {peak / 1e9:.1f}e9 vector multiply-adds per second, measured now")
+    print(f"CPU kernels: native; percent of {peak / 1e9:.1f}e9 vector instructions per second, measured now")
     return peak
 
 
