@@ -17,7 +17,8 @@ def finished_runs(mode: str | None = None) -> dict[str, dict[str, Any]]:
 
     Returns:
         For each run ``settings`` (dotted name -> value), ``scores`` (those of ``SCORES`` that it has), ``history``
-        (one mapping per epoch), ``arrays``, ``device``, ``seconds`` and ``mode``.
+        (one mapping per epoch), ``attacked_rows`` (how many of the first test images ``attacked`` is of),
+        ``arrays``, ``device``, ``seconds`` and ``mode``.
 
     Raises:
         ValueError: if a file is damaged; the message names it.
@@ -30,6 +31,7 @@ def finished_runs(mode: str | None = None) -> dict[str, dict[str, Any]]:
             "settings": flatten(record["config"]),
             "scores": {name: metrics[name] for name in SCORES if name in metrics},
             "history": metrics.get("history", []),
+            "attacked_rows": metrics.get("attacked_rows", 0),
             "arrays": record.get("arrays", {}),
             **{name: record[name] for name in ("device", "seconds", "mode")},
         }

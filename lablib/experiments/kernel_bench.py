@@ -69,7 +69,7 @@ def kernel_contests() -> list[Contest]:
 
 
 def vector_peak(threads: int) -> float:
-    """Return measured vector instructions per second of ``threads`` threads together, the best of a few mixes and tries.
+    """Return measured vector instructions per second of ``threads`` threads together, the best of a few mixes.
 
     Raises:
         BuildError: where the C++ kernels are not to be had.
