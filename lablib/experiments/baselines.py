@@ -12,9 +12,18 @@ from torch import Tensor, nn
 from lablib.layers import Abs, GroupSort, LInfLinear, LipschitzSequential, Normalise
 from lablib.layers.boxes import linear_worst, propagate_box
 
+START_INPUTS, START_SCALE = 16, 5.0
+
 
 class LinearSorting(nn.Module):
     """``depth`` linf-constrained linear layers with GroupSort or |x| between them: 1 / std-Lipschitz in linf.
+
+    Rows are projected onto the l1 ball, and start with 16 inputs each: rows that are divided by their norm stay
+    dense, and averages of many pixels leave small margins.
+
+    GroupSort approximates every 1-Lipschitz function in linf (arXiv 1811.05381, section 4). |x| does not even give
+    max(a, b): its gradient is e_a or e_b, vertices of the l1 ball, and what a row averages would have to agree
+    with it, down to the first layer, where |w x| has the gradient +-w on both sides.
 
     Args:
         in_features: pixels x channels.
@@ -41,9 +50,10 @@ class LinearSorting(nn.Module):
         layers: list[nn.Module] = [Normalise(mean, std), nn.Flatten()]
         sizes = [in_features, *[width] * (depth - 1)]
         for inputs, outputs in itertools.pairwise(sizes):
-            layers += [LInfLinear(inputs, outputs), make()]
-        self.chain = LipschitzSequential(*layers, LInfLinear(sizes[-1], classes))
-        self.scale = nn.Parameter(torch.ones(1))
+            layers += [_sparse_linear(inputs, outputs), make()]
+        self.chain = LipschitzSequential(*layers, _sparse_linear(sizes[-1], classes))
+        # Logits differ by less than 1 at first: cross entropy at scale 1 would hardly tell classes apart.
+        self.scale = nn.Parameter(torch.full((1,), START_SCALE))
 
     def network(self) -> LipschitzSequential:
         """Return the network as a plain chain; nothing in it depends on the mode."""
@@ -64,6 +74,16 @@ class LinearSorting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, ...) -> logits (B, C)."""
         return self.chain(x)
+
+
+def _sparse_linear(inputs: int, outputs: int) -> LInfLinear:
+    """Return a projected layer whose rows are +-1 / k at k random inputs, k = 16 or all there are."""
+    layer = LInfLinear(inputs, outputs, constraint="project")
+    count = min(START_INPUTS, inputs)
+    chosen = torch.rand(outputs, inputs).topk(count).indices
+    signs = torch.randint(2, (outputs, count)) * 2.0 - 1.0
+    layer.weight = torch.zeros(outputs, inputs).scatter(1, chosen, signs / count)
+    return layer
 
 
 class BoxReLU(nn.Module):
