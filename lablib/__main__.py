@@ -30,13 +30,11 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
     args, rest = parser.parse_known_args(argv)
     # argparse ends a list of words at the first option; KEY=VALUE settings may stand behind options too
-    settings = [
-        word for word in rest if "=" in word and not word.startswith("-") and hasattr(args, "settings")
-    ]
+    settings = [word for word in rest if not word.startswith("-") and hasattr(args, "settings")]
     if len(settings) < len(rest):
         parser.error(f"unrecognized arguments: {' '.join(word for word in rest if word not in settings)}")
     if settings:
-        args.settings += settings
+        args.settings = [*args.settings, *settings]  # what is no KEY=VALUE the command refuses
     try:
         return modules[args.command].main(args)
     except KeyboardInterrupt:

@@ -26,7 +26,9 @@ from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
 from lablib.layers.sequential import guarantee
 from lablib.layers.shift import MeanShift, Normalise, Scale
+from lablib.layers.splines import LearnableSpline
 from lablib.ops import linf_dist, sortnet
+from lablib.ops.activations import per_channel
 from lablib.ops.sorting import channel_dim
 
 Box = tuple[Tensor, Tensor]
@@ -171,6 +173,57 @@ class _Householder(Rule):
         return 3 * form.relative(2 * ULPS + 3) * sums + 12 * form.tiny
 
 
+class _Spline(Rule):
+    """s(x) = S(a x) / a: extremes over a box are at its ends or at knots t_k / a inside.
+
+    Rounding. Let L be the constant and A = |x| + 2 R / a, so that |a x - t_k| <= a A. The product a x errs by u
+    a |x|. The place of a x among the knots errs by 3 u a A, and where it gives the neighbouring segment, the two
+    lines are apart by 2 L times that; t_k and a x - t_k err by 4 u a A, the slope by a relative 3 u, its product
+    with a x - t_k by one more; then come the sum and the quotient. In all (15 L A + 2 |s|) u; the bound below has
+    room for implementations that round T as well. What underflows (a slope, or a difference of coefficients) is
+    multiplied by a x - t_k, or that over T.
+    """
+
+    def box(self, layer, lower, upper):
+        axis = channel_dim(lower, layer.dim)
+        ends = run(layer, lower), run(layer, upper)
+        low, high = (v.double().movedim(axis, 0) for v in (lower, upper))
+        least, most = (
+            v.reshape(low.shape).movedim(0, axis).to(lower) for v in self.at_knots(layer, low, high)
+        )
+        return torch.minimum(torch.minimum(*ends), least), torch.maximum(torch.maximum(*ends), most)
+
+    def spread(self, layer, error):
+        return guarantee(layer)[1] * error
+
+    def local(self, layer, inputs, outputs, form):
+        constant, spacing = guarantee(layer)[1], 2 * layer.range / (layer.knots - 1)
+        alpha = per_channel(self.scale(layer), inputs, layer.dim)
+        size = inputs + 2 * layer.range / alpha
+        flushed = 8 * form.tiny * (1 + constant) * (1 + 1 / alpha + size * (1 + 1 / spacing))
+        return form.relative(24) * (constant * size + outputs) + flushed
+
+    def scale(self, layer) -> Tensor:
+        """a (C,), or (1,) for all channels."""
+        one = torch.ones(1, dtype=torch.float64, device=layer.coefficients.device)
+        return one if layer.scale is None else layer.scale.double()
+
+    def at_knots(self, layer, lower: Tensor, upper: Tensor) -> Box:
+        """Least and largest value at the knots within boxes (C, ...), as (C, N); infinity and -infinity if none."""
+        channels, last = len(lower), layer.knots - 1
+        scale = self.scale(layer)[:, None]
+        low, high = ((v.reshape(channels, -1) * scale / layer.range + 1) * (last / 2) for v in (lower, upper))
+        slack = (
+            layer.knots * 2.0**-40
+        )  # a knot that is just outside makes the box no wider than rounding does
+        first = (low - slack).ceil().clamp(0, last + 1).long()
+        final = (high + slack).floor().clamp(-1, last).long()
+        values = (layer.values.double() / scale).expand(channels, -1)
+        least, most = _extremes(values, first.clamp(max=last), final.clamp(min=0))
+        some = first <= final
+        return torch.where(some, least, math.inf), torch.where(some, most, -math.inf)
+
+
 class _Affine(Rule):
     """Weights applied to centre and radius of the box in float64: W c + b +- |W| r."""
 
@@ -276,6 +329,19 @@ def _product(low: Tensor, high: Tensor, factor: Tensor) -> Box:
     return torch.minimum(low * factor, high * factor), torch.maximum(low * factor, high * factor)
 
 
+def _extremes(values: Tensor, first: Tensor, final: Tensor) -> Box:
+    """The least and the largest of values[c, first:final + 1] (C, N), from those of runs of 1, 2, 4, ... values."""
+    count, least, most = values.shape[1], [values], [values]
+    while 2 ** len(least) <= count:
+        step = -(2 ** (len(least) - 1))  # what comes around the end is never asked for
+        least.append(torch.minimum(least[-1], least[-1].roll(step, 1)))
+        most.append(torch.maximum(most[-1], most[-1].roll(step, 1)))
+    level = (final - first + 1).clamp(min=1).double().frexp().exponent.long() - 1
+    runs = level * count + first, level * count + final + 1 - 2**level
+    low, high = ([torch.cat(ends, 1).gather(1, run) for run in runs] for ends in (least, most))
+    return torch.minimum(*low), torch.maximum(*high)
+
+
 def _weights(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     return layer.weight.double(), None if layer.bias is None else layer.bias.double()
 
@@ -303,6 +369,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.AvgPool2d: _AvgPool(),
     Abs: _Abs(1),
     Householder: _Householder(),
+    LearnableSpline: _Spline(),
     MeanShift: _Relative(1),
     Normalise: _Relative(4),
     Scale: _Scale(2),

@@ -2,10 +2,23 @@
 
 ``digits`` is bundled with scikit-learn and needs no network. ``mnist`` and ``cifar10`` are looked for in the
 folder ``LABLIB_DATA`` (never written to), then in the cache (``LABLIB_CACHE``, default the user's own), and
-are downloaded from their official hosts only when neither has them.
+are downloaded from their official hosts only when neither has them. Pictures without labels come from
+``load_pictures``: ``bsds500``, found in the same way, or ``pictures``, bundled with scikit-learn.
 """
 
-from lablib.data.contract import DamagedDataError, Dataset, MissingDataError
-from lablib.data.registry import NAMES, Status, available, load
+from lablib.data.contract import DamagedDataError, Dataset, MissingDataError, Pictures
+from lablib.data.registry import LABELLED, NAMES, PICTURES, Status, available, load, load_pictures
 
-__all__ = ["NAMES", "DamagedDataError", "Dataset", "MissingDataError", "Status", "available", "load"]
+__all__ = [
+    "LABELLED",
+    "NAMES",
+    "PICTURES",
+    "DamagedDataError",
+    "Dataset",
+    "MissingDataError",
+    "Pictures",
+    "Status",
+    "available",
+    "load",
+    "load_pictures",
+]

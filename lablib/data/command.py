@@ -11,22 +11,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="{list,fetch}")
     actions.add_parser("list", help="say where each data set stands (the default)")
     fetch = actions.add_parser("fetch", help="download a data set into the cache and check its content")
-    fetch.add_argument("names", nargs="+", metavar="NAME", help="digits, mnist or cifar10")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help="digits, mnist, cifar10, bsds500 or pictures")
 
 
 def main(args: argparse.Namespace) -> int:
     """List the data sets or fetch some; a failure is one sentence (see ``lablib.data.load``)."""
-    from lablib.data.registry import NAMES, available, load
+    from lablib.data.registry import NAMES, available
 
     if args.action == "fetch":
         for name in args.names:
-            data = load(name)
-            shape = " x ".join(str(size) for size in data.x_train.shape[1:])
-            rows = f"{len(data.x_train):,} + {len(data.x_test):,} images of {shape}"
-            print(f"{name}: {rows}, {len(data.class_names)} classes; {data.source}", flush=True)
+            print(f"{name}: {_fetch(name)}", flush=True)
         return 0
     for name in NAMES:
         status = available(name)
         line = f"{name:<8}  {status.state:<10}  {status.place}"
         print(f"{line}  ->  {status.advice}" if status.advice else line)
     return 0
+
+
+def _fetch(name: str) -> str:
+    """Load a data set and say in one line what it holds."""
+    from lablib.data.registry import PICTURES, load, load_pictures
+
+    if name in PICTURES:
+        data = load_pictures(name)
+        return f"{len(data.train)} + {len(data.val)} + {len(data.test)} grey pictures; {data.source}"
+    data = load(name)
+    shape = " x ".join(str(size) for size in data.x_train.shape[1:])
+    rows = f"{len(data.x_train):,} + {len(data.x_test):,} images of {shape}"
+    return f"{rows}, {len(data.class_names)} classes; {data.source}"

@@ -1,6 +1,7 @@
 """What every data set looks like once loaded, and the two ways in which loading fails."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,10 @@ class DamagedDataError(ValueError):
         path: the damaged file.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, instead: str = BUNDLED) -> None:
         super().__init__(
             f"{path.name} in {path.parent} {what}; replace it with the official file, or use the bundled "
-            f"data set {BUNDLED!r}"
+            f"data set {instead!r}"
         )
         self.path = path
 
@@ -64,8 +65,37 @@ class Dataset:
                 raise ValueError(f"{self.name}: give labels in 0..{len(self.class_names) - 1}")
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file.
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Grey pictures of any size without labels, split into training, validation and test pictures.
+
+    Attributes:
+        name: the name given to :func:`lablib.data.load_pictures`.
+        train, val, test: each a sequence of (H, W) uint8, raw values in 0..``scale``; H and W differ.
+        scale: largest raw value; ``picture / scale`` lies in [0, 1].
+        source: where the files were found.
+    """
+
+    name: str
+    train: Sequence[np.ndarray]
+    val: Sequence[np.ndarray]
+    test: Sequence[np.ndarray]
+    scale: int
+    source: str
+
+    def __post_init__(self) -> None:
+        for split in (self.train, self.val, self.test):
+            first = (
+                split[0] if len(split) else np.zeros((1, 1), np.uint8)
+            )  # the others may not be decoded yet
+            if first.ndim != 2 or first.dtype != np.uint8:
+                raise ValueError(
+                    f"{self.name}: give pictures as uint8 (H, W), not {first.dtype} {first.shape}"
+                )
+
+
+def read_bytes(path: Path, instead: str = BUNDLED) -> bytes:
+    """Return the content of a file; ``instead`` is the bundled data set that a failure names.
 
     Raises:
         MissingDataError: if it is not there or cannot be read.
@@ -75,5 +105,5 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise MissingDataError(
             f"{path.name} in {path.parent} cannot be read ({error.strerror}); make it readable, or use the "
-            f"bundled data set {BUNDLED!r}"
+            f"bundled data set {instead!r}"
         ) from error

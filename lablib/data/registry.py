@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from lablib.data import cifar10, digits, mnist
-from lablib.data.contract import BUNDLED, DamagedDataError, Dataset, MissingDataError
+from lablib.data import bsds500, cifar10, digits, mnist, sample_pictures
+from lablib.data.contract import BUNDLED, DamagedDataError, Dataset, MissingDataError, Pictures
 
-NAMES = ("digits", "mnist", "cifar10")
-# each module holds locate, missing, read, CLASS_NAMES, SCALE and DOWNLOADS
-_FILED: dict[str, ModuleType] = {"mnist": mnist, "cifar10": cifar10}
+LABELLED = ("digits", "mnist", "cifar10")  # for load
+PICTURES = ("bsds500", "pictures")  # for load_pictures
+NAMES = LABELLED + PICTURES
+_BUNDLED: dict[str, ModuleType] = {"digits": digits, "pictures": sample_pictures}
+# each module holds locate, missing, read, SCALE and DOWNLOADS
+_FILED: dict[str, ModuleType] = {"mnist": mnist, "cifar10": cifar10, "bsds500": bsds500}
 CONNECT_SECONDS = 30
 
 
@@ -38,36 +41,59 @@ class Status:
 
 
 def load(name: str, *, download: bool = True) -> Dataset:
-    """Return a data set, its content checked.
+    """Return a labelled data set, its content checked.
 
     Args:
-        name: one of :data:`NAMES`.
+        name: one of :data:`LABELLED`.
         download: fetch missing files from the official hosts into the cache; False never opens a connection.
 
     Raises:
-        ValueError: if there is no such data set.
+        ValueError: if there is no such data set, or its pictures have no labels (see :func:`load_pictures`).
         MissingDataError: if a file is absent, unreadable or cannot be downloaded (an OSError).
         DamagedDataError: if a file does not hold the official content (a ValueError).
     """
     _check_name(name)
-    if name == BUNDLED:
+    if name not in LABELLED:
+        raise ValueError(
+            f"{name!r} has pictures without labels; use load_pictures, or one of: {', '.join(LABELLED)}"
+        )
+    module, arrays, source = _find(name, download)
+    return Dataset(name, *arrays, class_names=module.CLASS_NAMES, scale=module.SCALE, source=source)
+
+
+def load_pictures(name: str, *, download: bool = True) -> Pictures:
+    """Return grey pictures without labels, their content checked: :data:`PICTURES`.
+
+    ``bsds500`` is as :func:`load` says of files; ``pictures`` comes with scikit-learn.
+
+    Raises:
+        ValueError, MissingDataError, DamagedDataError: as :func:`load`.
+    """
+    _check_name(name)
+    if name not in PICTURES:
+        raise ValueError(f"{name!r} has labelled images; use load, or one of: {', '.join(PICTURES)}")
+    module, splits, source = _find(name, download)
+    return Pictures(name, *splits, scale=module.SCALE, source=source)
+
+
+def _find(name: str, download: bool) -> tuple[ModuleType, tuple, str]:
+    """Return the module of a data set, what its ``read`` returned, and where the files are."""
+    if name in _BUNDLED:
         if importlib.util.find_spec("sklearn") is None:
-            raise MissingDataError(
-                f"the data set {BUNDLED!r} comes with scikit-learn: pip install -e '.[lab]'"
-            )
-        return _dataset(name, digits, digits.read(), "bundled with scikit-learn")
-    module, folder = _FILED[name], offline_folder()
+            raise MissingDataError(f"the data set {name!r} comes with scikit-learn: pip install -e '.[lab]'")
+        return _BUNDLED[name], _BUNDLED[name].read(), "bundled with scikit-learn"
+    module, folder = _FILED[name], offline_folder(_instead(_FILED[name]))
     place = module.locate(folder) if folder else None
     if place:
-        return _dataset(name, module, module.read(place), str(place))
+        return module, module.read(place), str(place)
     place, arrays = _read_cached(module, download)
-    return _dataset(name, module, arrays, str(place))
+    return module, arrays, str(place)
 
 
 def available(name: str) -> Status:
     """Say where a data set stands by looking for its files only: nothing is read, checked or downloaded."""
     _check_name(name)
-    if name == BUNDLED:
+    if name in _BUNDLED:
         if importlib.util.find_spec("sklearn") is None:
             return Status(name, "absent", "scikit-learn", "pip install -e '.[lab]'")
         return Status(name, "bundled", "scikit-learn")
@@ -82,8 +108,10 @@ def available(name: str) -> Status:
     return Status(name, "absent", str(cache_folder()), f"{fetch}, or set LABLIB_DATA=DIR")
 
 
-def offline_folder() -> Path | None:
+def offline_folder(instead: str = BUNDLED) -> Path | None:
     """Return the folder that LABLIB_DATA names, None if it is not set.
+
+    ``instead``: the bundled data set that the error names.
 
     Raises:
         MissingDataError: if it is set to anything but a folder (a misspelt path must not start a download).
@@ -94,7 +122,7 @@ def offline_folder() -> Path | None:
     folder = Path(text).expanduser()
     if not folder.is_dir():
         raise MissingDataError(
-            f"LABLIB_DATA={text} is not a folder; correct it, or use the bundled data set {BUNDLED!r}"
+            f"LABLIB_DATA={text} is not a folder; correct it, or use the bundled data set {instead!r}"
         )
     return folder
 
@@ -116,8 +144,9 @@ def _check_name(name: str) -> None:
         raise ValueError(f"no data set {name!r}; there are: {', '.join(NAMES)}")
 
 
-def _dataset(name: str, module: ModuleType, arrays: tuple, source: str) -> Dataset:
-    return Dataset(name, *arrays, class_names=module.CLASS_NAMES, scale=module.SCALE, source=source)
+def _instead(module: ModuleType) -> str:
+    """Return the bundled data set to use where this one is missing."""
+    return getattr(module, "INSTEAD", BUNDLED)
 
 
 def _read_cached(module: ModuleType, download: bool) -> tuple[Path, tuple]:
@@ -154,7 +183,7 @@ def _fetch(module: ModuleType, root: Path, download: bool) -> None:
         if reason:
             raise MissingDataError(
                 f"{path.name} is not in {path.parent} and was not downloaded ({reason}); put it there, set "
-                f"LABLIB_DATA to a folder that has {relative}, or use the bundled data set {BUNDLED!r}"
+                f"LABLIB_DATA to a folder that has {relative}, or use the bundled data set {_instead(module)!r}"
             )
 
 

@@ -15,6 +15,12 @@ RECIPES: tuple[str, ...] = (
     "activation_gallery",
     "decision_boundaries",
     "sorting_depth",
+    "spline_fitting",
+    "spline_representer",
+    "orthonormal_methods",
+    "wasserstein",
+    "denoising",
+    "plug_and_play",
     "peer_battery",
     "certified_accuracy",
 )

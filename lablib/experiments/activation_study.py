@@ -6,6 +6,7 @@ one, in the first layer dense and after that signed permutations. Whatever gradi
 the activation alone. Distance and SortNet neurons replace the affine part, so their layers stand alone.
 """
 
+import copy
 import dataclasses
 import functools
 import time
@@ -22,6 +23,7 @@ from lablib.layers import (
     GroupSort,
     Householder,
     LeakyReLU,
+    LearnableSpline,
     LInfDistance,
     MaxMin,
     SortNetLayer,
@@ -108,17 +110,22 @@ class Study:
 
 
 @one_thread()
-def study(name: str, value: float = 0.0, *, norm: str = "linf", depth: int = 6, seed: int = 0) -> Study:
-    """Measure the activation ``name`` with its parameter at ``value`` (ignored where it has none).
+def study(
+    activation: str | Activation, value: float = 0.0, *, norm: str = "linf", depth: int = 6, seed: int = 0
+) -> Study:
+    """Measure an activation with its parameter at ``value`` (ignored where it has none).
+
+    Args:
+        activation: a name in ``ACTIVATIONS``, or an entry that is not among them (:func:`edited_spline`).
 
     Raises:
         ValueError: if there is no such activation, or it is not 1-Lipschitz in ``norm``, or depth < 1.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"no activation {name!r}; choose from {', '.join(ACTIVATIONS)}")
-    entry = ACTIVATIONS[name]
+    if isinstance(activation, str) and activation not in ACTIVATIONS:
+        raise ValueError(f"no activation {activation!r}; choose from {', '.join(ACTIVATIONS)}")
+    entry = ACTIVATIONS[activation] if isinstance(activation, str) else activation
     if norm not in entry.norms:
-        raise ValueError(f"{name} is not 1-Lipschitz in {norm}; choose from {', '.join(entry.norms)}")
+        raise ValueError(f"{entry.label} is not 1-Lipschitz in {norm}; choose from {', '.join(entry.norms)}")
     if depth < 1:
         raise ValueError(f"a network has at least one layer, not {depth}")
     start = time.perf_counter()
@@ -131,7 +138,7 @@ def study(name: str, value: float = 0.0, *, norm: str = "linf", depth: int = 6, 
     alive = int(gradient_norms.mean(axis=1).argmax())
     line_at, line, field_at, field = _slices(network, alive, norm)
     return Study(
-        title=name if entry.parameter is None else f"{name}, {entry.parameter.name} {value:g}",
+        title=entry.label if entry.parameter is None else f"{entry.label}, {entry.parameter.name} {value:g}",
         norm=norm,
         dual=DUAL[norm],
         depth=depth,
@@ -146,6 +153,20 @@ def study(name: str, value: float = 0.0, *, norm: str = "linf", depth: int = 6, 
         field=field,
         gradient_norms=gradient_norms.ravel(),
         seconds=time.perf_counter() - start,
+    )
+
+
+def edited_spline(layer: LearnableSpline) -> Activation:
+    """Return an entry that is ``layer``, a spline shared by all channels, as it is whenever it is studied.
+
+    Raises:
+        ValueError: if each channel has a spline of its own.
+    """
+    if layer.channels != 1:
+        raise ValueError(f"the spline has {layer.channels} channels; study one that is shared: channels=1")
+    text = "A spline drawn by hand, its slopes clipped to [−1, 1]. Elementwise: the budget cannot grow."
+    return Activation(
+        "edited spline", lambda v, i, o: copy.deepcopy(layer), ("linf", "l2"), lambda v: 1, text
     )
 
 

@@ -1,8 +1,8 @@
 """Ratios of our code to its peers: both in one process, taking turns, median of many."""
 
 import argparse
+import contextlib
 import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -27,10 +27,12 @@ def contests() -> list[Contest]:
     """Return all comparisons there are."""
     from lablib.experiments.kernel_bench import kernel_contests
     from lablib.experiments.sortnet_bench import sortnet_contests
+    from lablib.experiments.spline_bench import spline_contests
 
     return [
         *kernel_contests(),
         *sortnet_contests(),
+        *spline_contests(),
         Contest("GroupSort(2) forward+backward, (512, 1024)", "torch.sort of pairs", lambda: _sorting(2)),
         Contest(
             "GroupSort(8) forward+backward, (512, 1024)", "deel-torchlip GroupSort", lambda: _sorting_deel(8)
@@ -58,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the GPU kernels, timed on the card"
     )
     parser.add_argument("--repeat", type=int, default=15, help="timed turns of each side (default 15)")
-    parser.add_argument("--threads", type=int, help="torch and numba threads (default: all cores)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="of torch and numba; default OMP_NUM_THREADS, else torch's choice",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -116,15 +122,14 @@ def take_turns(ours: Callable[[], object], peer: Callable[[], object], repeat: i
 def _set_threads(threads: int | None) -> int:
     import torch
 
-    count = threads or os.cpu_count() or 1
+    count = torch.get_num_threads() if threads is None else threads  # torch heeds OMP_NUM_THREADS
     if count < 1:
         raise ValueError(f"--threads must be at least 1, got {threads}")
-    torch.set_num_threads(count)
-    try:
+    with contextlib.suppress(ModuleNotFoundError):
         import numba
-    except ModuleNotFoundError:
-        return count
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(count)  # last: numba sets the OpenMP number, torch's, to its own when it starts
     return count
 
 

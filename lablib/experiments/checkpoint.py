@@ -38,8 +38,8 @@ class Checkpoint:
                 raise TypeError("parts are not a dict")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            print(f"{self.path} is damaged ({error}) and ignored: the run starts anew", file=sys.stderr)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            print(f"{self.path} is damaged and ignored: the run starts anew", file=sys.stderr)
             return {}
         return parts if config == self._config else {}
 

@@ -16,10 +16,14 @@ from torch import Tensor
 
 from lablib.experiments import gpu_peer
 from lablib.experiments.results import write_result
+from lablib.experiments.spline_bench import gather_form
 from lablib.ops.linf_dist import cuda as linf
 from lablib.ops.sortnet import cuda as top
+from lablib.ops.splines import cuda as splines
 
 SHAPES = ((128, 784, 1024), (512, 784, 5120), (512, 5120, 5120))  # (B, I, O)
+SPLINE_SHAPES = ((512, 1024), (32, 64, 40, 40))
+KNOTS = (21, 51, 101)
 POWERS = (8.0, 64.0, 1000.0, 1024.0)
 KEEP = 0.75
 ROWS = 32
@@ -150,7 +154,7 @@ def take_turns(calls: list[Call], repeat: int) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
-def contests(device: str = "cuda", shapes=SHAPES):
+def contests(device: str = "cuda", shapes=SHAPES, spline_shapes=SPLINE_SHAPES):
     """Yield the comparisons one after the other, so that only one holds memory."""
     for shape in shapes:
         yield from _linf(device, *shape)
@@ -158,6 +162,8 @@ def contests(device: str = "cuda", shapes=SHAPES):
             yield from _lp(device, p, *shape)
         yield from _top(device, *shape)
     yield from _masked(device, *shapes[-1])
+    for shape in spline_shapes:
+        yield from _splines(device, shape)
 
 
 def _linf(device: str, batch: int, inputs: int, outputs: int):
@@ -252,6 +258,31 @@ def _masked(device: str, batch: int, inputs: int, outputs: int):
             float(batch) * kept_in * kept_out, "",
             lambda step=step: step(x, grad, ins, outs),
             {"dense": lambda step=step: step(full, dense_grad, None, None)}, None,
+        )  # fmt: skip
+
+
+def _splines(device: str, shape: tuple[int, ...]):
+    """Kernels of a training step, without autograd's own time on either side."""
+    x, grad = (torch.randn(shape, device=device) for _ in range(2))
+    rows, channels = shape[:2]
+    x3, grad3 = (t.reshape(rows, channels, -1) for t in (x, grad))
+
+    def relu() -> tuple:
+        return torch.relu(x), torch.ops.aten.threshold_backward(grad, x, 0)
+
+    for knots in KNOTS:
+        values = torch.randn(channels, knots, device=device)
+
+        def ours(values: Tensor = values) -> tuple:
+            return splines.forward(x3, values, 3.0), splines.backward(grad3, x3, values, 3.0, (True, True))
+
+        def gather(values: Tensor = values) -> tuple:
+            sides = x.detach().requires_grad_(), values.detach().requires_grad_()
+            return torch.autograd.grad(gather_form(*sides, 3.0), sides, grad)
+
+        yield Contest(
+            f"spline forward+backward, {knots} knots {shape}", float(x.numel()), "",
+            ours, {"relu": relu, "gather": gather}, None,
         )  # fmt: skip
 
 

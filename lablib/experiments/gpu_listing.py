@@ -18,6 +18,7 @@ INDICES = {"kept_in", "kept_out"}
 WINNERS = {"index", "low_index", "high_index"}
 LENGTHS = {
     "batch", "inputs", "outputs", "all_outputs", "all_inputs", "rows", "parts", "each", "splits",
+    "columns", "channels", "inner", "knots",
 }  # fmt: skip
 LABEL = re.compile(r"(\.L\w+):")
 JUMP = re.compile(r"BRA\s.*`\((\.L\w+)\)")
@@ -26,7 +27,10 @@ INSTRUCTION = re.compile(r"/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """One kernel with its compile-time constants; ``needed``: operations per pair that the formula asks for."""
+    """One kernel with its compile-time constants; ``needed``: operations per pair that the formula asks for.
+
+    A pair is (row, output) of one input; of a spline, (number, knot). ``tile``: pairs of one lane in one turn.
+    """
 
     name: str
     kernel: object
@@ -51,8 +55,9 @@ def builds() -> list[Build]:
     """Return the kernels of a training step and of certification, as the recipe runs them (with masks)."""
     from lablib.ops.linf_dist import triton_linf, triton_lp
     from lablib.ops.sortnet import triton_topk
+    from lablib.ops.splines import triton_spline
 
-    for module in (triton_lp, triton_linf, triton_topk):
+    for module in (triton_lp, triton_linf, triton_topk, triton_spline):
         module.load()
     masked = {"KEPT_IN": True, "KEPT_OUT": True}
     power = {"THREE": False, "FAST": True, "NEAR": False, **masked}
@@ -85,6 +90,16 @@ def builds() -> list[Build]:
             tile=16,
             absent=none,
         ),
+        *(
+            Build(
+                f"spline backward, {name}",
+                triton_spline.spline_backward_kernel,
+                {"PLANES": name == "images", "WIDTH": 32, "UNROLL": 4},
+                3,  # against each knot: distance, positive part, multiply-add
+                tile=4 * 32,
+            )
+            for name in ("rows", "images")
+        ),
         Build("top-10", triton_topk.topk_kernel, {"SIDE": 0, "TOP": 10}, 20, tile=4, absent=none),
     ]
 
@@ -105,7 +120,7 @@ def compile_listing(build: Build, capability: int = HOPPER) -> Listing:
     for position, name in enumerate(build.kernel.arg_names):
         if name in given or name in build.absent:
             signature[name], constants[(position,)] = "constexpr", given.get(name)
-        elif name in ("p", "floor"):
+        elif name in ("p", "floor", "inverse"):
             signature[name] = "fp32"
         elif name in LENGTHS and not (name == "parts" and "WANT_X" in given):
             signature[name] = "i32"

@@ -50,6 +50,7 @@ def own_cases() -> list[Case]:
         Case("MaxMin", L.MaxMin, anywhere),
         Case("FullSort", L.FullSort, anywhere),
         Case("Householder", lambda: L.Householder(8), anywhere),
+        *_spline_cases(anywhere),
         Case("LInfDistance", lambda: L.LInfDistance(8, 6, bias=True), features),
         Case("SortNetLayer", lambda: L.SortNetLayer(8, 6, keep=0.7, top=5), features),
         Case("SortNetLayer keep 1", lambda: L.SortNetLayer(8, 6, keep=1.0), features),
@@ -85,3 +86,26 @@ def own_cases() -> list[Case]:
             ((4, 6, 6),),
         ),
     ]
+
+
+def _spline_cases(anywhere: tuple[tuple[int, ...], ...]) -> list[Case]:
+    """Learnable splines: every start, even and odd grids, other bounds; training steps drive all slopes out."""
+    spline, vectors, images = L.LearnableSpline, ((8,),), ((8, 3, 3),)
+    cases = {
+        "identity": (lambda: spline(8), anywhere),
+        "zero": (
+            lambda: L.ConvexResidual(spline(8, knots=20, init="zero")),
+            vectors,
+        ),  # alone no step moves it
+        "relu": (lambda: spline(8, knots=101, range=0.5, init="relu"), images),
+        "abs": (lambda: spline(8, knots=21, range=0.15, init="abs"), anywhere),
+        "maxmin": (lambda: spline(8, knots=51, range=0.1, init="maxmin"), vectors),
+        "callable": (lambda: spline(8, knots=32, range=3.0, init=lambda t: (4 * t).sin()), images),
+        "two knots": (lambda: spline(8, knots=2), vectors),
+        "monotone": (lambda: spline(8, slopes=(0.0, 1.0), init="abs"), vectors),
+        "wider bounds": (lambda: spline(8, slopes=(-0.5, 2.5), init="relu"), vectors),
+        "no scaling": (lambda: spline(8, knots=20, init="relu", scaling=False), anywhere),
+        "shared": (lambda: spline(1, init="abs"), anywhere),
+        "last axis": (lambda: spline(8, init="maxmin", dim=-1), ((8,), (3, 8))),
+    }
+    return [Case(f"LearnableSpline {name}", build, shapes) for name, (build, shapes) in cases.items()]

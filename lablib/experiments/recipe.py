@@ -21,7 +21,8 @@ class Recipe:
         name: module name, result file name and the word on the command line.
         question: one sentence, what a reader learns from it.
         sizes: mode -> config (a dataclass instance); ``quick``, ``standard`` and ``full``.
-        run: config -> metrics, or config -> (metrics, arrays). Long runs keep their own checkpoints.
+        run: config -> metrics, or config -> (metrics, arrays). Long runs keep their own checkpoints. Runs that
+            are not on the CPU say so in ``metrics["device"]``.
         draw: record of the result file -> {figure name: matplotlib Figure}.
     """
 
@@ -49,6 +50,7 @@ class Recipe:
             metrics=metrics,
             arrays=arrays,
             seconds=time.perf_counter() - start,
+            device=metrics.get("device", "cpu"),
         )
         partial_file(self.name, mode).unlink(missing_ok=True)  # only now: a result that fails keeps its parts
         return read_result(self.name, mode)

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],  # argparse calls them required otherwise
         metavar="KEY=VALUE",
         help="changed settings, such as model.width=256 optim.lr=0.01",
     )

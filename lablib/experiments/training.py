@@ -283,7 +283,7 @@ def load_run(path: str | Path) -> tuple[nn.Module, Config, dict[str, Any]]:
     """Return (model, config, {"name", "mode", "seed", "device"}) of a run; see :func:`load_model`."""
     path = Path(path)
     if path.is_dir():
-        path = path / (MODEL_FILE if (path / MODEL_FILE).exists() else checkpoint.NEWEST)
+        path = _file_in(path)
     state = checkpoint.read(path)
     try:
         stored, run, weights = state["config"]["config"], state["config"]["run"], state["model"]
@@ -301,6 +301,20 @@ def load_run(path: str | Path) -> tuple[nn.Module, Config, dict[str, Any]]:
             f"{path} does not fit this version of the library: {str(error).splitlines()[0]}"
         ) from error
     return model.eval(), config, run
+
+
+def _file_in(folder: Path) -> Path:
+    """Return the file of a run's folder to load; of a folder of runs, say which there are."""
+    files = (MODEL_FILE, checkpoint.NEWEST)
+    for name in files:
+        if (folder / name).exists():
+            return folder / name
+    inside = sorted(path.parent.name for name in files for path in folder.glob(f"*/{name}"))
+    if inside:
+        raise ValueError(
+            f"{folder} is no run but holds runs; give one of them: {', '.join(dict.fromkeys(inside))}"
+        )
+    return folder / checkpoint.NEWEST
 
 
 # Images (C, H, W) and classes of each data set, to rebuild a model without loading its data.

@@ -159,7 +159,7 @@ def override(config: Config, settings: Iterable[str]) -> Config:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"{setting!r} is no setting; write section.name=value, such as model.width=512")
+            raise ValueError(f"{setting!r} is no setting; settings are KEY=VALUE, such as model.width=512")
         if name not in types_:
             near = difflib.get_close_matches(name, types_, n=3, cutoff=0.4) or sorted(types_)
             raise ValueError(f"no setting {name!r}; near it: {', '.join(near)}")

@@ -89,15 +89,16 @@ def finish(training: Training, result: str) -> Path | None:
 
 
 def describe_metrics(metrics: Mapping[str, Any]) -> str:
-    """Return one line: clean, attacked and certified accuracy."""
-    attacked = (
-        f", attacked {metrics['attacked']:.2%} (first {metrics['attacked_rows']})"
-        if "attacked" in metrics
-        else ""
+    """Return one line: clean and certified accuracy; what was attacked beside what is proved of the same rows."""
+    line = (
+        f"clean {metrics['clean']:.2%}, certified {metrics['certified']:.2%} at {metrics['eps']:.4g} "
+        f"(by {metrics['certified_by']})"
     )
+    if "attacked" not in metrics:
+        return line
     return (
-        f"clean {metrics['clean']:.2%}{attacked}, certified {metrics['certified']:.2%} "
-        f"at {metrics['eps']:.4g} (by {metrics['certified_by']})"
+        f"{line}; of the first {metrics['attacked_rows']}: certified "
+        f"{metrics['certified_of_attacked_rows']:.2%}, not broken by attack {metrics['attacked']:.2%}"
     )
 
 

@@ -101,6 +101,10 @@ class ActivationExplorer:
         parameter = self._activations[self.activation.value].parameter
         return self.parameters[parameter.name].value if parameter else 0.0
 
+    def refresh(self) -> None:
+        """Measure and draw again: the activation on display may have been edited elsewhere."""
+        self._answer()
+
     def _choose(self) -> None:
         """Show the parameter of the chosen activation and hide the others; offer the norms it has."""
         entry = self._activations[self.activation.value]

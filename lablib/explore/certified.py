@@ -152,7 +152,7 @@ def _sticks(places: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[l
 
 
 def _figure(shape: tuple[int, ...], clean: np.ndarray) -> go.Figure:
-    titles = ("Image", "Worst found", "Change (−ε … ε)", "Logits and their proven bounds")
+    titles = ("Image", "Worst found", "Change (red: brighter)", "Logits and their proven bounds")
     figure = make_subplots(
         rows=1, cols=4, subplot_titles=titles, column_widths=[0.2, 0.2, 0.2, 0.4], horizontal_spacing=0.04
     )

@@ -98,7 +98,7 @@ class PowerExplorer:
         names = [("∞" if math.isinf(p) else f"{p:g}", p) for p in POWERS]
         self.power = _choices("power p", names, power, "the norm of the neuron")
         self.count = _choices("inputs n", [(str(n), n) for n in COUNTS], count, "how many inputs it has")
-        self.seed = slider("seed", 0, 0, 20, 1, "draws other differences x − w")
+        self.seed = slider("seed", 0, 0, 20, 1, "draws other differences x − c")
         self.readout = widgets.HTML()
         self.figure = go.FigureWidget(_power_figure())
         controls = (self.power, self.count, self.seed)
@@ -226,7 +226,7 @@ def _dropout_figure() -> go.Figure:
     _label(
         figure,
         {
-            1: ("rank", ends, "|x − w|", (0, 3.2)),
+            1: ("rank", ends, "|x − c|", (0, 3.2)),
             2: ("rank (blue: draws, orange: weights)", ends, "share", (0, 1.05)),
             3: ("draws (dashed: ranked sum)", (math.log10(20), math.log10(DRAWS)), "value", (0, 3.2)),
         },
@@ -250,7 +250,7 @@ def _power_figure() -> go.Figure:
     _label(
         figure,
         {
-            1: ("x₁ − w₁", (-SPAN, SPAN), "x₂ − w₂", (-SPAN, SPAN)),
+            1: ("x₁ − c₁", (-SPAN, SPAN), "x₂ − c₂", (-SPAN, SPAN)),
             2: ("p (at 1000 also: ∞)", (0, 3.1), "‖d‖ₚ / ‖d‖∞", (-0.05, 2.6)),
             3: ("inputs, largest |d| first", (0.4, RANKS_SHOWN + 0.6), "share", (0, 1.05)),
         },
@@ -268,5 +268,7 @@ def _mask_figure(names: tuple[str, ...]) -> go.Figure:
         style = {"zmin": 0, "zmax": 1, "colorscale": "Cividis", "showscale": False}
         figure.add_trace(go.Heatmap(z=blank, hoverinfo="skip", **style), row=1, col=column)
     ends = (-0.5, MASK_SIDE - 0.5)
-    _label(figure, dict.fromkeys(range(1, len(names) + 1), ("inputs", ends, "neurons", ends)))
+    _label(
+        figure, dict.fromkeys(range(1, len(names) + 1), ("inputs (yellow: computed)", ends, "neurons", ends))
+    )
     return figure

@@ -16,6 +16,12 @@ from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, Spectr
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential, guarantee
 from lablib.layers.shift import MeanShift, Normalise, Scale
 from lablib.layers.sortnet_models import SortConv, SortHybrid, SortMLP, recompute_means
+from lablib.layers.splines import (
+    LearnableSpline,
+    PiecewiseLinear,
+    spline_parameter_groups,
+    total_variation,
+)
 from lablib.layers.subsets import SubsetSource
 
 __all__ = [
@@ -31,6 +37,7 @@ __all__ = [
     "LInfDistanceConv2d",
     "LInfLinear",
     "LeakyReLU",
+    "LearnableSpline",
     "LipschitzLayer",
     "LipschitzSequential",
     "MaxMin",
@@ -39,6 +46,7 @@ __all__ = [
     "OrthonormalConv2d",
     "OrthonormalLinear",
     "PReLU",
+    "PiecewiseLinear",
     "Scale",
     "SortConv",
     "SortHybrid",
@@ -51,4 +59,6 @@ __all__ = [
     "describe",
     "guarantee",
     "recompute_means",
+    "spline_parameter_groups",
+    "total_variation",
 ]

@@ -8,7 +8,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lablib.layers.base import ALL_NORMS, Constraint, Fixed, LipschitzLayer, check_channels, constrain, exact
+from lablib.layers.base import (
+    ALL_NORMS,
+    Constraint,
+    Fixed,
+    LipschitzLayer,
+    check_channels,
+    check_dim,
+    constrain,
+    exact,
+)
 from lablib.ops.activations import householder, leaky
 from lablib.ops.sorting import channel_dim, full_sort, group_sort
 
@@ -68,7 +77,7 @@ class PReLU(LipschitzLayer):
         super().__init__()
         if channels < 1 or not -1.0 <= init <= 1.0:
             raise ValueError(f"PReLU needs channels >= 1 and a start in [-1, 1], got {channels} and {init}")
-        self.channels, self.dim = channels, _check_dim(dim)
+        self.channels, self.dim = channels, check_dim(dim)
         self.slope = nn.Parameter(torch.full((channels,), float(init)))
         constrain(self, "slope", SineSlope())
 
@@ -89,7 +98,7 @@ class GroupSort(LipschitzLayer):
         super().__init__()
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"group size must be a positive integer, got {size!r}")
-        self.size, self.dim = size, _check_dim(dim)
+        self.size, self.dim = size, check_dim(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return group_sort(x, self.size, self.dim)
@@ -114,7 +123,7 @@ class FullSort(LipschitzLayer):
 
     def __init__(self, dim: int | None = None):
         super().__init__()
-        self.dim = _check_dim(dim)
+        self.dim = check_dim(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return full_sort(x, self.dim)
@@ -132,7 +141,7 @@ class Householder(LipschitzLayer):
         super().__init__()
         if channels < 2 or channels % 2:
             raise ValueError(f"Householder works on pairs of channels; got {channels}, choose an even number")
-        self.channels, self.dim = channels, _check_dim(dim)
+        self.channels, self.dim = channels, check_dim(dim)
         self.angle = nn.Parameter(torch.full((channels // 2,), math.pi / 2))
 
     @exact
@@ -142,9 +151,3 @@ class Householder(LipschitzLayer):
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
-
-
-def _check_dim(dim: int | None) -> int | None:
-    if dim == 0:
-        raise ValueError("dim=0 is the batch, and samples must not mix; use dim=1, or None for vectors too")
-    return dim

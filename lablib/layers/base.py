@@ -8,6 +8,7 @@ not part of it. :func:`lablib.layers.guarantee` reads the statement and checks t
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class LipschitzLayer(nn.Module):
 
     norms: tuple[str, ...]
     lipschitz: float = 1.0
-    _constraints: Mapping[str, type[nn.Module]] = MappingProxyType({})  # by weight, for check_intact
+    # of each constrained weight the class of its constraint and its settings, for check_intact
+    _constraints: Mapping[str, tuple[type[nn.Module], dict[str, Any]]] = MappingProxyType({})
 
     def __reduce_ex__(self, protocol):
         # torch gives a module with parametrizations a class of its own that pickle cannot name, and refuses.
@@ -88,7 +90,13 @@ def constrain(layer: LipschitzLayer, name: str, constraint: nn.Module) -> None:
     if isinstance(constraint, Constraint):
         constraint.shape = getattr(layer, name).shape
     parametrize.register_parametrization(layer, name, constraint, unsafe=True)
-    layer._constraints = {**layer._constraints, name: type(constraint)}
+    layer._constraints = {**layer._constraints, name: (type(constraint), settings(constraint))}
+
+
+def settings(constraint: nn.Module) -> dict[str, Any]:
+    """Return the plain attributes of a constraint: what it was told when it was made."""
+    own = {name: value for name, value in vars(constraint).items() if not name.startswith("_")}
+    return {name: value for name, value in own.items() if name != "training"}
 
 
 class Fixed:
@@ -139,3 +147,10 @@ def check_channels(x: Tensor, channels: int, axis: int, layer: nn.Module) -> Non
             f"{layer_name(layer)} needs {channels} features on axis {axis}, "
             f"got a tensor of shape {tuple(x.shape)}"
         )
+
+
+def check_dim(dim: int | None) -> int | None:
+    """Return the channel axis ``dim`` as given; raise ValueError where it is the batch."""
+    if dim == 0:
+        raise ValueError("dim=0 is the batch, and samples must not mix; use dim=1, or None for vectors too")
+    return dim

@@ -1,11 +1,13 @@
 """A torch network as a list of plain dicts, for :mod:`lablib.theory`, which knows no torch.
 
 The ops are those of ``lablib.theory.network``; weights are NumPy arrays in the dtype of the module (float32 for
-bfloat16, which NumPy lacks), so that exact arithmetic sees the numbers that are stored.
+bfloat16, which NumPy lacks), so that exact arithmetic sees the numbers that are stored. Knots and values of learned
+splines, which are quotients of such numbers, are fractions.
 """
 
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from lablib.layers.intact import check_intact, is_chain, plain_class
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
 from lablib.layers.sequential import ConvexResidual
 from lablib.layers.shift import MeanShift, Normalise, Scale
+from lablib.layers.splines import LearnableSpline
 
 Op = dict[str, Any]
 
@@ -156,6 +159,22 @@ def _prelu(layer: PReLU | nn.PReLU, features: _Features) -> list[Op]:
     return _activation("prelu", slope=_array(layer.slope if isinstance(layer, PReLU) else layer.weight))
 
 
+def _spline(layer: LearnableSpline, features: _Features) -> list[Op]:
+    """Knots t_k / alpha and values v_k / alpha as fractions: in floats the slopes would leave their bounds."""
+    if layer.dim not in (None, 1):
+        raise ValueError("only a LearnableSpline along axis 1 has a form as plain data")
+    reach, last = Fraction(layer.range), layer.knots - 1
+    places = [reach * (2 * k - last) / last for k in range(layer.knots)]
+    scale = [1] * layer.channels if layer.scale is None else map(Fraction, layer.scale.tolist())
+    knots, values = np.empty((2, layer.channels, layer.knots), dtype=object)
+    for c, (alpha, row) in enumerate(zip(scale, layer.values.tolist())):
+        knots[c] = [place / alpha for place in places]
+        values[c] = [Fraction(value) / alpha for value in row]
+    if layer.channels == 1:  # shared
+        knots, values = knots[0], values[0]
+    return _activation("piecewise_linear", knots=knots, values=values)
+
+
 def _distance(layer: LInfDistance, features: _Features) -> list[Op]:
     features.channels, features.image = layer.out_features, False
     return [{"op": "linf_distance", "weight": _array(layer.weight), "bias": _array(layer.bias)}]
@@ -218,6 +237,7 @@ _MAKERS: dict[type[nn.Module], Callable[[Any, _Features], list[Op]]] = {
     nn.LeakyReLU: lambda layer, features: _activation("leaky", slope=float(layer.negative_slope)),
     Abs: lambda layer, features: _activation("abs"),
     LeakyReLU: lambda layer, features: _activation("leaky", slope=layer.slope),
+    LearnableSpline: _spline,
     LInfDistance: _distance,
     SortNetLayer: _sortnet,
     MeanShift: _mean_shift,

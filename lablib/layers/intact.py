@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
-from lablib.layers.base import LipschitzLayer, layer_name
+from lablib.layers.base import LipschitzLayer, layer_name, settings
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -17,7 +17,7 @@ def check_intact(module: nn.Module) -> None:
 
     That is the case after a forward hook (also torch's global ones), a ``forward`` or another method assigned
     to the object, ``norms`` or ``lipschitz`` assigned to a :class:`LipschitzLayer` (they belong to the class, as
-    attributes or properties), or the removal of the parametrization that kept one of its weights small.
+    attributes or properties), or the removal or change of the parametrization that kept one of its weights small.
     """
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         raise ValueError(
@@ -45,13 +45,18 @@ def check_intact(module: nn.Module) -> None:
                 "as an attribute or a property, if it can be proven"
             )
         constraints = part._constraints if isinstance(part, LipschitzLayer) else {}
-        for name, constraint in constraints.items():
+        for name, (constraint, told) in constraints.items():
             if not parametrize.is_parametrized(part, name) or (
                 type(part.parametrizations[name][-1]) is not constraint
             ):
                 raise ValueError(
                     f"{name} of {layer_name(part)} is no longer constrained by {constraint.__name__}; "
                     "do not remove or add parametrizations, make a new layer and assign its weights"
+                )
+            if settings(part.parametrizations[name][-1]) != told:
+                raise ValueError(
+                    f"{constraint.__name__} of {name} of {layer_name(part)} was changed after the layer was made; "
+                    "make a new layer and assign its weights"
                 )
 
 

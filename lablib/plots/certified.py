@@ -5,7 +5,23 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from lablib.plots.theme import COLOURS, DASHES, GREY, ORANGE, PAGE_WIDTH, RED, new_figure, theme
+from lablib.plots.theme import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE_WIDTH,
+    PURPLE,
+    RED,
+    SKY,
+    new_figure,
+    theme,
+)
+
+FEW = 25  # up to so many radii are marked, each with the value that was measured there
+# colour, dash and mark of each certificate: red and orange are the attack's, and two that coincide are both seen
+CERTIFICATES = ((BLUE, "solid", "o"), (GREEN, "dotted", "s"), (PURPLE, "dashdot", "^"), (SKY, "dashed", "D"))
 
 
 def draw_bracket(
@@ -17,12 +33,14 @@ def draw_bracket(
     title: str = "",
     norm: str = "linf",
 ) -> Figure:
-    """Draw certified accuracy (one line per certificate) below what attacks leave, below clean accuracy.
+    """Draw certified accuracy (one staircase per certificate) below what attacks leave, below clean accuracy.
 
-    The true robust accuracy lies in the shaded band between the best certificate and the attack.
+    The true robust accuracy never grows with eps. So a share certified at one eps is proven for all smaller ones,
+    and a share left by an attack bounds the truth at all larger ones: both are drawn as the staircases that follow,
+    and the truth lies in the shaded band between them, also between the given eps.
 
     Args:
-        epsilons: (E,) increasing, in units of raw pixels.
+        epsilons: (E,) increasing, in units of raw pixels; up to ``FEW`` of them are marked.
         clean: accuracy without perturbation.
         attacked: (E,) accuracy under attack, or None.
         certified: name -> (E,).
@@ -39,24 +57,23 @@ def draw_bracket(
         raise ValueError("give at least one eps, in increasing order")
     if not curves or any(shape != eps.shape for shape in shapes):
         raise ValueError(f"give curves with one value for each of the {eps.size} eps, got shapes {shapes}")
+    marked = eps.size <= FEW
     with theme():
         figure = new_figure(PAGE_WIDTH, 3.6)
         axis = figure.subplots()
         axis.axhline(100 * clean, color=GREY, linewidth=1.2, label="clean")
         if attacked is not None:
-            best = np.max(list(curves.values()), axis=0)
-            axis.fill_between(
-                eps, 100 * best, 100 * np.asarray(attacked), color=ORANGE, alpha=0.18, linewidth=0
-            )
-            axis.plot(eps, 100 * np.asarray(attacked), color=RED, linestyle="dashed", label="under attack")
+            left = 100 * np.asarray(attacked, dtype=float)
+            best = 100 * np.max(list(curves.values()), axis=0)
+            ends, upper = np.repeat(eps, 2)[1:-1], np.repeat(left[:-1], 2)
+            axis.fill_between(ends, np.repeat(best[1:], 2), upper, color=ORANGE, alpha=0.18, linewidth=0)
+            style = {"color": RED, "linestyle": "dashed", "marker": "x" if marked else "", "markersize": 6}
+            axis.step(eps, left, where="post", label="under attack", zorder=3, **style)
         for place, (name, curve) in enumerate(curves.items()):
-            axis.plot(
-                eps,
-                100 * curve,
-                color=COLOURS[place % len(COLOURS)],
-                linestyle=DASHES[place % len(DASHES)],
-                label=f"certified, {name}",
-            )
+            colour, dash, mark = CERTIFICATES[place % len(CERTIFICATES)]
+            style = {"color": colour, "linestyle": dash, "marker": mark if marked else ""}
+            label = f"certified, {name}"
+            axis.step(eps, 100 * curve, where="pre", label=label, markersize=3.5, **style)
         axis.set(
             xlabel=f"{_NORMS.get(norm, norm)} radius (pixels in [0, 1])",
             ylabel="accuracy in %",
@@ -69,7 +86,11 @@ def draw_bracket(
 
 
 def draw_radii(
-    exact: np.ndarray, certified: Mapping[str, np.ndarray], *, attacked: np.ndarray | None = None
+    exact: np.ndarray,
+    certified: Mapping[str, np.ndarray],
+    *,
+    attacked: np.ndarray | None = None,
+    network: str = "",
 ) -> Figure:
     """Draw certified radii against true ones, a dot per sample: on the diagonal the certificate is exact.
 
@@ -77,6 +98,7 @@ def draw_radii(
         exact: (B,) true radii.
         certified: name -> (B,).
         attacked: (B,) distances of attacks, drawn above the diagonal; infinite ones are left out.
+        network: what was certified, named in the title.
 
     Raises:
         ValueError: for no samples, or shapes that do not match.
@@ -101,10 +123,12 @@ def draw_radii(
             )
         axis.set(
             xlabel="true radius (exact search)",
-            ylabel="radius",
+            ylabel="certified radius" if attacked is None else "certified radius, distance of an attack",
             xlim=(0, end),
             ylim=(0, None),
-            title="Below the line: what a certificate misses",
+            title=f"{network}: below the line, what is missed"
+            if network
+            else "Below the line: what is missed",
         )
         axis.legend()
     return figure

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lablib.plots.theme import BLUE, GREEN, ORANGE, RED, new_figure, theme
+from lablib.plots.theme import BLUE, DIVERGING, GREEN, ORANGE, RED, new_figure, theme
 
 VERDICTS = {
     "proved": "proved: no image within this radius is classified otherwise",
@@ -43,29 +44,37 @@ def draw_image_certificate(view: Any) -> Figure:
             ``lower``, ``upper`` (C,), and ``verdict``, as ``lablib.explore.certified.View``.
     """
     with theme():
-        figure = new_figure(9.2, 2.7)
-        first, second, third, wide = figure.subplots(1, 4, width_ratios=(1, 1, 1, 2.2))
-        span = max(view.eps, 1e-6)
-        pictures = (
-            (first, view.image, f"image: a {view.label}", {"cmap": "gray", "vmin": 0, "vmax": 1}),
-            (
-                second,
-                view.worst,
-                f"worst found: {int(view.found.argmax())}",
-                {"cmap": "gray", "vmin": 0, "vmax": 1},
-            ),
-            (third, view.worst - view.image, "change", {"cmap": "RdBu_r", "vmin": -span, "vmax": span}),
+        figure = new_figure(9.2, 2.9)
+        left, right = figure.subfigures(1, 2, width_ratios=(3, 2.4))
+        axes, wide, span = left.subplots(1, 3), right.subplots(), max(view.eps, 1e-6)
+        grey, signed = (
+            {"cmap": "gray", "vmin": 0, "vmax": 1},
+            {"cmap": DIVERGING, "vmin": -span, "vmax": span},
         )
-        for axis, picture, title, style in pictures:
-            axis.imshow(picture, interpolation="nearest", **style)
+        pictures = (
+            (view.image, f"image: a {view.label}", "pixel", grey),
+            (view.worst, f"worst found: {int(view.found.argmax())}", "pixel", grey),
+            (view.worst - view.image, "change", "blue darker, red brighter", signed),
+        )
+        for axis, (picture, title, scale, style) in zip(axes, pictures, strict=True):
+            shown = axis.imshow(picture, interpolation="nearest", **style)
             axis.set(title=title, xticks=[], yticks=[])
             axis.grid(False)
-        classes = np.arange(len(view.clean))
-        colours = [GREEN if k == view.label else BLUE for k in classes]
-        wide.vlines(classes, view.lower, view.upper, colors=colours, linewidth=5, alpha=0.35)
-        wide.plot(classes, view.clean, "o", color="black", markersize=4, label="image")
-        wide.plot(classes, view.found, "D", color=RED, markersize=5, label="worst found")
-        wide.axhline(view.lower[view.label], color=ORANGE, linestyle="dashed", label="low end of the truth")
-        wide.set(title=f"ε = {view.eps:.3f}: {view.verdict}", xlabel="class", ylabel="logit", xticks=classes)
-        wide.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=3)
+            bar = left.colorbar(
+                shown, ax=axis, orientation="horizontal", ticks=shown.get_clim(), format="%.3g"
+            )
+            bar.ax.tick_params(labelsize=8)
+            bar.set_label(scale, fontsize=8)
+        _draw_logits(wide, view)
     return figure
+
+
+def _draw_logits(axis: Axes, view: Any) -> None:
+    classes = np.arange(len(view.clean))
+    colours = [GREEN if k == view.label else BLUE for k in classes]
+    axis.vlines(classes, view.lower, view.upper, colors=colours, linewidth=5, alpha=0.35)
+    axis.plot(classes, view.clean, "o", color="black", markersize=4, label="image")
+    axis.plot(classes, view.found, "D", color=RED, markersize=5, label="worst found")
+    axis.axhline(view.lower[view.label], color=ORANGE, linestyle="dashed", label="low end of the truth")
+    axis.set(title=f"ε = {view.eps:.3f}: {view.verdict}", xlabel="class", ylabel="logit", xticks=classes)
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)

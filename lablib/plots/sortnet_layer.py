@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from lablib.plots.theme import (
     BLUE,
@@ -75,7 +77,7 @@ def draw_dropout(
         figure = new_figure(8.4, 2.9)
         left, middle, right = figure.subplots(1, 3)
         left.bar(np.arange(1, min(len(values), RANKS_SHOWN) + 1), values[:RANKS_SHOWN], color="#B9B9B9")
-        left.set(title="Inputs, largest first", xlabel="rank", ylabel="|x − w|")
+        left.set(title="Inputs, largest first", xlabel="rank", ylabel="|x − c|")
         middle.bar(ranks, shares, color=BLUE, label="draws")
         middle.plot(ranks, formula, "o", color=ORANGE, markersize=4, label="q (1−q)^(rank−1)")
         middle.set(title="Who is the largest kept one?", xlabel="rank", ylabel="share of draws")
@@ -137,16 +139,16 @@ def draw_lp(
 
 
 def mask_picture(kept_inputs: np.ndarray, kept_outputs: np.ndarray) -> np.ndarray:
-    """Return (O, I): 1 where |x_i - w_ki| is computed, from the masks (I,) and (O,)."""
+    """Return (O, I): 1 where |x_i - c_ki| is computed, from the masks (I,) and (O,)."""
     return np.outer(kept_outputs, kept_inputs).astype(float)
 
 
 def draw_masks(pictures: Mapping[str, np.ndarray]) -> Figure:
-    """Draw which of the (outputs, inputs) of each layer are computed in one step."""
+    """Draw which of the (outputs, inputs) of each layer are computed in one step, 1, and which are dropped, 0."""
     if not pictures:
         raise ValueError("nothing to draw; give at least one layer")
     with theme():
-        figure = new_figure(2.5 * len(pictures), 2.6)
+        figure = new_figure(max(2.5 * len(pictures), 3.4), 2.9)
         axes = figure.subplots(1, len(pictures), squeeze=False)[0]
         for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
             axis.imshow(picture, vmin=0, vmax=1, cmap=SEQUENTIAL, aspect="auto", interpolation="nearest")
@@ -154,6 +156,9 @@ def draw_masks(pictures: Mapping[str, np.ndarray]) -> Figure:
             axis.set(xlabel="inputs", xticks=[], yticks=[])
             axis.grid(False)
         axes[0].set_ylabel("neurons")
+        dropped, computed = (mpl.colormaps[SEQUENTIAL](end) for end in (0.0, 1.0))
+        patches = [Patch(color=computed, label="computed"), Patch(color=dropped, label="dropped")]
+        figure.legend(handles=patches, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -168,9 +173,7 @@ def draw_slopes(powers: np.ndarray, slopes: np.ndarray, count: int) -> Figure:
     with theme():
         figure = new_figure(PAGE_WIDTH, 2.8)
         axis = figure.add_subplot()
-        low, middle, high = np.quantile(slopes, [0, 0.5, 1], axis=1)
-        axis.fill_between(powers, low, high, color="#BFD9EA", label="random points")
-        axis.plot(powers, middle, color=BLUE, label="their median")
+        axis.plot(powers, slopes.max(axis=1), color=BLUE, label=f"largest of {slopes.shape[1]} random points")
         axis.plot(powers, count ** (1 / powers), color=GREY, linestyle="dashed", label="bound n^(1/p)")
         axis.axhline(1.0, color=GREEN, linestyle="dotted", label="p = ∞: exactly 1")
         axis.set(title="Only p = ∞ gives a certificate", xlabel="p", xscale="log", yscale="log")

@@ -9,7 +9,8 @@ Shapes: B points, F features, (C, H, W) image features. The layers:
 - ``{"op": "residual", "branch": [layers], "alpha": a}``: x -> (1 - a) x + a branch(x), 0 <= a <= 1
 - ``{"op": "activation", "kind": KIND}``, elementwise: ``relu``, ``abs``, ``identity``, ``tanh``,
   ``softplus``; ``leaky`` and ``prelu`` with ``"slope"`` (a number, or one per channel); ``piecewise_linear``
-  with ``"knots"`` (K,) and ``"values"`` (K,), continued beyond the ends with the outer slopes
+  with ``"knots"`` and ``"values"``, (K,) each or (C, K) for a function per channel, continued beyond the ends
+  with the outer slopes
 - ``{"op": "group_sort", "size": G}``: ascending within consecutive groups of G features (axis 1)
 - ``{"op": "linf_distance", "weight": (out, F), "bias"}``: max_i |x_i - w_i| + b
 - ``{"op": "sortnet", "weight": (out, F), "center": (out, F), "bias"}``: sum_k w_k |x + c|_(k) + b, where
@@ -155,7 +156,7 @@ def activation_constant(layer: Layer, *, exact: bool = False):
         return np.maximum(np.abs(_wide(layer["slope"], exact)), 1)
     if layer["kind"] == "piecewise_linear":
         knots, values = _wide(layer["knots"], exact), _wide(layer["values"], exact)
-        return np.max(np.abs(np.diff(values) / np.diff(knots)))
+        return np.max(np.abs(np.diff(values) / np.diff(knots)), axis=-1)
     if layer["kind"] not in EXACT_KINDS + FLOAT_KINDS:
         raise ValueError(f"unknown activation {layer['kind']!r}; choose from {EXACT_KINDS + FLOAT_KINDS}")
     return 1
@@ -264,10 +265,7 @@ def _activation(layer: Layer, x: np.ndarray) -> np.ndarray:
         return np.where(x < 0, x * _per_channel(_like(layer["slope"], x), x), x)
     if kind == "piecewise_linear":
         numbers = fractions if x.dtype == object else np.float64  # Python would divide integers into floats
-        knots, values = numbers(layer["knots"]), numbers(layer["values"])
-        slopes = np.diff(values) / np.diff(knots)
-        piece = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(slopes) - 1)
-        return values[piece] + slopes[piece] * (x - knots[piece])
+        return _interpolate(numbers(layer["knots"]), numbers(layer["values"]), x)
     return {
         "relu": lambda: np.maximum(x, 0),
         "abs": lambda: np.abs(x),
@@ -275,6 +273,15 @@ def _activation(layer: Layer, x: np.ndarray) -> np.ndarray:
         "tanh": lambda: np.tanh(x),
         "softplus": lambda: np.logaddexp(x, 0),
     }[kind]()
+
+
+def _interpolate(knots: np.ndarray, values: np.ndarray, x: np.ndarray) -> np.ndarray:
+    if knots.ndim == 2:  # a function per channel
+        channels = [_interpolate(*function, x[:, c]) for c, function in enumerate(zip(knots, values))]
+        return np.stack(channels, axis=1)
+    slopes = np.diff(values) / np.diff(knots)
+    piece = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(slopes) - 1)
+    return values[piece] + slopes[piece] * (x - knots[piece])
 
 
 def _group_sort(layer: Layer, x: np.ndarray) -> np.ndarray:

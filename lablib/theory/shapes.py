@@ -115,12 +115,14 @@ def _check_activation(layer: Layer, shape: tuple[int, ...]) -> None:
     if kind == "piecewise_linear":
         knots, values = finite(layer["knots"], "knots"), finite(layer["values"], "values")
         if (
-            knots.ndim != 1
+            knots.ndim not in (1, 2)
             or knots.shape != values.shape
-            or len(knots) < 2
-            or np.any(knots[1:] <= knots[:-1])
+            or knots.shape[-1] < 2
+            or np.any(knots[..., 1:] <= knots[..., :-1])
         ):
             raise ValueError("piecewise_linear needs two or more increasing knots and as many values")
+        if knots.ndim == 2 and len(knots) != shape[0]:
+            raise ValueError(f"piecewise_linear has {len(knots)} functions for {shape[0]} channels")
 
 
 def _check_bias(layer: Layer, rows: int) -> None:

@@ -19,6 +19,15 @@ from lablib.files import atomic_write
 
 NEWEST, PREVIOUS, DAMAGED, FRESH = "checkpoint.pt", "previous.pt", "damaged.pt", "fresh.pt"
 DIGEST = "sha256"  # key of a file beside those of the state
+_RESTORE = "delete it, or restore it from a copy"
+
+
+class Unusable(ValueError):
+    """A file that cannot be read as a checkpoint: the ``reason`` names it, the message adds what to do."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason}; {advice}")
+        self.reason = reason
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
@@ -72,19 +81,18 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file makes the readers of zip and pickle fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged ({reason}); delete it, or restore it from a copy") from error
+        raise Unusable(
+            f"{path} is damaged (it is cut, or holds other things than a run writes)", _RESTORE
+        ) from error
     if not isinstance(state, dict) or DIGEST not in state:
-        raise ValueError(f"{path} is no checkpoint of a run; give one that a run of this version has written")
+        raise Unusable(f"{path} is no checkpoint of a run", "give one that a run of this version has written")
     stored = state.pop(DIGEST)
     try:
         found = digest(state)
     except ValueError as error:
         found = str(error)
     if stored != found:
-        raise ValueError(
-            f"{path} is damaged (its sha256 is not that of what was saved); delete it, or restore it from a copy"
-        )
+        raise Unusable(f"{path} is damaged (its sha256 is not that of what was saved)", _RESTORE)
     return state
 
 
@@ -101,11 +109,16 @@ def read_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
         return read(previous, device) if previous.exists() else None
     try:
         return read(newest, device)
-    except ValueError as error:
+    except Unusable as error:
         if not previous.exists():
             raise
-        state = read(previous, device)
-        print(f"{error}\ngoing on from {PREVIOUS} beside it", file=sys.stderr)
+        try:
+            state = read(previous, device)
+        except Unusable as second:
+            raise Unusable(
+                f"{error.reason}, and so is {PREVIOUS} beside it", "restore one of them, or begin anew"
+            ) from second
+        print(f"{error.reason}; going on from {PREVIOUS}, it is kept as {DAMAGED}", file=sys.stderr)
         os.replace(newest, folder / DAMAGED)
         return state
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from lablib.train.optimiser import set_rate
 from lablib.train.schedules import Schedule, constant
 
 Batch = tuple[Tensor, Tensor]
@@ -35,7 +36,8 @@ def fit(
         iterable.
         steps: how many optimiser steps.
         lr: a number, or a schedule step -> value.
-        optimiser: another optimiser of the model's parameters; its learning rate is set by ``lr``.
+        optimiser: another optimiser of the model's parameters; ``lr`` sets the learning rate of each group, times
+        the group's ``factor`` where it has one.
         progress: show a bar (with tqdm, where it is installed).
         keep_on_interrupt: Ctrl-C stops, and the losses so far are returned, the model left trained. By default it
             is passed on, so that no unfinished network is taken for a finished one.
@@ -52,8 +54,7 @@ def fit(
     bar = _bar(steps, progress)
     try:
         for step, (x, y) in zip(bar, _forever(batches)):
-            for group in optimiser.param_groups:
-                group["lr"] = rate(step)
+            set_rate(optimiser, rate(step))
             value = loss(model(x), y)
             optimiser.zero_grad()
             value.backward()

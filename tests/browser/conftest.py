@@ -169,6 +169,16 @@ class NotebookPage:
         self._poll(lambda: self.page.evaluate(PLOT_PATHS) != paths, f"{what}: the picture stays the same")
         return done
 
+    def click_plot(self, number: int, x: float, y: float) -> None:
+        """Click plot ``number`` of the page at a fraction of the width and height of its first panel."""
+        panel = self.page.locator(".js-plotly-plot").nth(number).locator(".nsewdrag").first
+        panel.scroll_into_view_if_needed()
+        box = panel.bounding_box()
+        position = {"x": x * box["width"], "y": y * box["height"]}
+        panel.hover(position=position, force=True)
+        self.page.wait_for_timeout(300)  # plotly looks for the point under the mouse before it takes a click
+        panel.click(position=position, force=True)
+
     def screenshot(self, name: str) -> None:
         """Store what stands on the page now."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -176,7 +186,7 @@ class NotebookPage:
 
     def _control(self, label: str):
         exact = self.page.get_by_text(label, exact=True)
-        return self.page.locator(".widget-inline-hbox:visible").filter(
+        return self.page.locator(".widget-inline-hbox:visible, .widget-inline-vbox:visible").filter(
             has=self.page.locator(".widget-label").and_(exact)
         )
 

@@ -71,6 +71,23 @@ def _l1():
     )
 
 
+def _splines():
+    chain = Chain(
+        L.LearnableSpline(1, knots=4, range=0.7, init="relu"),
+        nn.Flatten(),
+        L.LInfLinear(16, 12),
+        L.LearnableSpline(12, knots=8, range=0.3, init="maxmin"),
+        L.LInfLinear(12, 12),
+        L.LearnableSpline(12, knots=33, range=0.5, init=lambda t: (20 * t).sin(), slopes=(-1.0, 2.0)),
+        L.LearnableSpline(1, knots=5, init="abs", scaling=False),
+        L.LInfLinear(12, 5),
+    )
+    for part in chain:
+        if getattr(part, "scaling", False):
+            part.scale = torch.rand(part.channels).add(-0.5).mul(6).exp()
+    return chain
+
+
 def _torch_layers():
     return nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1),
@@ -94,6 +111,7 @@ BUILDERS = {
     "distance conv": _distance_conv,
     "orthonormal": _orthonormal,
     "l1": _l1,
+    "splines": _splines,
     "torch layers": _torch_layers,
 }
 

@@ -232,6 +232,8 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, capsys):
     assert len(said.splitlines()) == 1
     with pytest.raises(ValueError, match="damaged"):
         load_model(folder)
+    with pytest.raises(ValueError, match=r"holds runs; give one of them: run$"):
+        load_model(tmp_path)
     with pytest.raises(FileNotFoundError, match="train first"):
         load_model(tmp_path / "nowhere")
     torch.save({"step": 1}, folder / "checkpoint.pt")
@@ -324,6 +326,32 @@ def test_wrong_words_are_one_clear_sentence(words, says, capsys):
     assert said.startswith("error: ")
     assert says in said
     assert len(said.splitlines()) == 1
+
+
+def test_what_was_attacked_is_compared_with_proofs_of_the_same_rows():
+    """The first rows may be harder than all: beside proofs of all rows their attack would look unsound."""
+    from lablib.experiments.training_result import describe_metrics
+
+    metrics = {"clean": 0.8778, "certified": 0.7528, "eps": 0.1, "certified_by": "margins"}
+    line = "clean 87.78%, certified 75.28% at 0.1 (by margins)"
+    assert describe_metrics(metrics) == line
+    metrics |= {"attacked": 0.735, "attacked_rows": 200, "certified_of_attacked_rows": 0.72}
+    assert (
+        describe_metrics(metrics)
+        == f"{line}; of the first 200: certified 72.00%, not broken by attack 73.50%"
+    )
+
+
+@pytest.mark.parametrize("words", [["model"], ["--mode", "quick", "model"]])
+def test_a_word_that_is_no_setting_is_refused_as_such(words, capsys):
+    assert main(["train", "sortnet-digits", *words]) == 2
+    assert "'model' is no setting; settings are KEY=VALUE" in capsys.readouterr().err
+
+
+def test_only_the_name_is_required(capsys):
+    with pytest.raises(SystemExit):
+        main(["train"])
+    assert capsys.readouterr().err.rstrip().endswith("required: NAME")
 
 
 def test_settings_are_shown(capsys):

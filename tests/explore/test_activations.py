@@ -3,8 +3,10 @@ import time
 import numpy as np
 import pytest
 
-from lablib.experiments.activation_study import ACTIVATIONS, study
+from lablib.experiments.activation_study import ACTIVATIONS, edited_spline, study
 from lablib.explore.activations import MOST_OUTPUTS, ActivationExplorer
+from lablib.explore.splines import SplineEditor
+from lablib.layers import LearnableSpline
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +70,18 @@ def test_a_slider_step_answers_within_a_tenth_of_a_second(explorer):
 def test_unknown_start_is_refused():
     with pytest.raises(ValueError, match="choose from"):
         ActivationExplorer(ACTIVATIONS, study, first="GELU")
+
+
+def test_an_edited_spline_is_followed():
+    editor = SplineEditor("zig-zag")
+    spline = edited_spline(editor.layer)
+    followed = ActivationExplorer(
+        {spline.label: spline}, lambda name, *a, **b: study(spline, *a, **b), spline.label
+    )
+    editor.on_change(followed.refresh)
+    assert np.allclose(followed.shown.gradient_norms, 1)
+    assert np.isclose(followed.shown.budget_after.sum(), 1)
+    editor.preset.value = "zero"
+    assert np.allclose(followed.shown.gradient_norms, 0)
+    with pytest.raises(ValueError, match="channels=1"):
+        edited_spline(LearnableSpline(2))

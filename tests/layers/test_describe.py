@@ -68,6 +68,16 @@ NETWORKS = {
         ),
         (2, 8, 8),
     ),
+    "splines": (
+        lambda: L.LipschitzSequential(
+            L.LearnableSpline(2, knots=4, init="maxmin"),
+            nn.Flatten(),
+            L.LInfLinear(18, 4),
+            L.LearnableSpline(4, knots=21, range=0.1, init="relu"),
+            L.LearnableSpline(1, knots=2, scaling=False),
+        ),
+        (2, 3, 3),
+    ),
     "torch": (
         lambda: nn.Sequential(
             nn.Conv2d(2, 3, 3, padding=1),
@@ -144,6 +154,7 @@ def test_data_is_a_copy():
         nn.Dropout().train(),
         L.MeanShift(3).train(),
         L.GroupSort(2, dim=-1),
+        L.LearnableSpline(2, dim=-1),
     ],
     ids=lambda module: type(module).__name__,
 )

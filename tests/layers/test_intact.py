@@ -124,8 +124,23 @@ def test_an_added_parametrization_is_seen():
 
 
 @pytest.mark.parametrize(
+    ("layer", "weight", "name", "value"),
+    [(L.LInfLinear(3, 3), "weight", "dim", 0), (L.L1Conv2d(1, 1, 3), "weight", "stride", 3)],
+    ids=lambda value: str(value).split("(")[0],
+)
+def test_a_changed_constraint_is_seen(layer, weight, name, value):
+    setattr(layer.parametrizations[weight][0], name, value)
+    for module in (layer, pickle.loads(pickle.dumps(layer))):
+        with pytest.raises(ValueError, match=f"of {weight} of .* was changed"):
+            L.guarantee(module)
+
+
+@pytest.mark.parametrize(
     ("layer", "name", "value"),
     [
+        (L.LearnableSpline(2), "slopes", (-9.0, 9.0)),
+        (L.LearnableSpline(2), "range", 0.5),
+        (L.LearnableSpline(2).parametrizations["coefficients"][0], "slopes", (-9.0, 9.0)),
         (L.LeakyReLU(0.5), "slope", 9.0),
         (L.Scale(2.0), "constant", 9.0),
         (L.L1Conv2d(1, 1, 3, stride=2), "stride", 1),
@@ -168,6 +183,8 @@ def test_the_batch_is_no_channel_axis_counted_from_the_end():
         (L.OrthonormalLinear(3, 2), "weight"),
         (L.SpectralConv2d(3, 3, 3), "weight"),
         (L.PReLU(3), "slope"),
+        (L.LearnableSpline(3), "coefficients"),
+        (L.LearnableSpline(3), "scale"),
         (L.ConvexResidual(L.Abs()), "alpha"),
         (L.ConvexResidual(L.Abs(), learnable=True), "alpha"),
     ],

@@ -24,6 +24,8 @@ NAMES = (
     "sortnet",
     "sortnet bounds",
     "masked",
+    "spline",
+    "spline of images",
 )
 
 
@@ -31,6 +33,7 @@ def operator(name):
     """A public function of (x, weight), one tensor out."""
     from lablib.ops.linf_dist import linf_distance, linf_distance_bounds, lp_distance
     from lablib.ops.sortnet import geometric_weights, sortnet, sortnet_bounds
+    from lablib.ops.splines import linear_spline
 
     def top(x):
         return geometric_weights(0.7, 5).to(x.device, x.dtype)
@@ -55,6 +58,8 @@ def operator(name):
         "sortnet": lambda x, w: sortnet(x, -w, top(x)),
         "sortnet bounds": lambda x, w: torch.cat(sortnet_bounds(x - 0.1, x + 0.1, -w, top(x))),
         "masked": masked,
+        "spline": lambda x, w: linear_spline(x, w[:21].t(), 2.0),
+        "spline of images": lambda x, w: linear_spline(x[None], w[:77], 2.0),
     }[name]
 
 

@@ -15,6 +15,8 @@ from lablib.ops.linf_dist import cuda as linf
 from lablib.ops.sortnet import choice as sortnet_choice
 from lablib.ops.sortnet import cuda as sortnet
 from lablib.ops.sortnet import reference as sortnet_reference
+from lablib.ops.splines import cuda as splines
+from lablib.ops.splines import reference as spline_reference
 
 DEVICE = "cpu" if gpu.interpreted() else "cuda"
 # the interpreter is NumPy, which warns where a sum overflows as a device does: that is how a bad sample shows
@@ -275,9 +277,56 @@ def test_power_steps():
     assert {linf.power_steps(p) for p in (2.5, 5, 1000, 8192, 7.999)} == {(-1, False)}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "knots"),
+    [
+        ((1, 1, 1), 2),
+        ((5, 3, 4), 2),
+        ((70, 70, 1), 3),
+        ((2, 3, 200), 21),
+        ((1, 1, 5000), 4),
+        ((3, 33, 3), 101),
+        ((90, 2, 70), 130),
+    ],
+)
+def test_splines(shape, knots, dtype):
+    x, grad, values = 2 * draw(*shape), draw(*shape), draw(shape[1], knots)
+    x, grad = x.to(dtype), grad.to(dtype)
+    y = splines.forward(x, values, 1.3)
+    by_x, by_values = splines.backward(grad, x, values, 1.3, (True, True))
+    assert y.dtype == by_x.dtype == dtype
+    wide = [t.double() for t in (grad, x, values)]
+    expected = spline_reference.backward(*wide, 1.3, (True, True))
+    limit = 1e-5 if dtype == torch.float32 else 1e-2
+    assert error(y, spline_reference.forward(*wide[1:], 1.3)) < limit
+    assert error(by_x, expected[0]) < limit
+    assert error(by_values, expected[1]) < 1e-5
+    assert torch.equal(splines.backward(grad, x, values, 1.3, (False, True))[1], by_values)
+    only = splines.backward(grad, x, values, 1.3, (True, False))
+    assert torch.equal(only[0], by_x)
+    assert only[1] is None
+
+
+def test_splines_far_outside_and_not_finite():
+    grid = torch.linspace(-1, 1, 21)
+    values = torch.stack([grid, grid.relu()]).to(DEVICE)
+    x = (
+        torch.tensor([math.inf, -math.inf, math.nan, 1e30, 0.5])[:, None]
+        .expand(-1, 2)
+        .contiguous()
+        .to(DEVICE)
+    )
+    y = splines.forward(x[..., None], values, 1.0)[..., 0]
+    expected = torch.stack([x[:, 0], x[:, 1].relu()], 1)
+    assert torch.allclose(y, expected, rtol=1e-5, equal_nan=True)
+    one = torch.ones(5, 2, 1).to(DEVICE)
+    assert splines.backward(one, x[..., None], values, 1.0, (False, True))[1].isnan().any(1).all()
+
+
 def test_benchmark_sides_agree_with_float64():
     seen = set()
-    for contest in gpu_bench.contests(DEVICE, [(3, 12, 4)]):
+    for contest in gpu_bench.contests(DEVICE, [(3, 12, 4)], [(4, 5), (2, 3, 8, 8)]):
         expected = contest.exact() if contest.exact else None
         for name, call in ({"ours": contest.ours} | contest.peers).items():
             if not name.startswith("compiled"):
@@ -287,7 +336,7 @@ def test_benchmark_sides_agree_with_float64():
                 # a real power of 1000 multiplies the error of a logarithm by that much
                 limit = 1e-3 if "backward" in contest.name or name == "pow" else 1e-6
                 assert expected is None or error(made[: len(expected)], expected) < limit, contest.name
-    assert seen == {"ours", "pow", "cdist", "broadcast", "topk", "dense"}
+    assert seen == {"ours", "pow", "cdist", "broadcast", "topk", "dense", "relu", "gather"}
 
 
 def test_ceiling_kernels_run():

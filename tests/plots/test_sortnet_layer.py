@@ -46,3 +46,13 @@ def test_every_figure_draws():
 def test_nothing_to_draw_is_said(draw):
     with pytest.raises(ValueError, match="nothing to draw"):
         draw({})
+
+
+def test_masks_say_what_the_colours_mean():
+    figure = plots.draw_masks({"first": np.eye(3)})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["computed", "dropped"]
+
+
+def test_slopes_show_the_steepest_point():
+    axis = plots.draw_slopes(np.array([2.0, 8.0]), np.array([[1.0, 3.0], [2.0, 1.5]]), 4).axes[0]
+    assert axis.lines[0].get_ydata().tolist() == [3.0, 2.0]

@@ -97,6 +97,16 @@ class _Unsaved(L.Scale):
         self.factor = math.pi / 3
 
 
+class _UnprojectedSpline(L.LearnableSpline):
+    """A spline whose bounds hold at the start only: training moves the free coefficients."""
+
+    norms = L.LearnableSpline.norms
+
+    @property
+    def values(self):
+        return self.parametrizations.coefficients.original
+
+
 class _LooseShare(nn.Module):
     """A convex combination whose share is a frozen parameter: nothing keeps it in [0, 1]."""
 
@@ -119,6 +129,7 @@ PLANTED = {
     "a jump": Case("", _Jump, ((8,),)),
     "a stale norm after a step": Case("", _StaleSpectral, ((8,),)),
     "a cap that is not saved": Case("", _Unsaved, ((8,),)),
+    "a spline that is not projected": Case("", lambda: _UnprojectedSpline(8), ((8,),)),
 }
 
 

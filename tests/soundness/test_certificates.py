@@ -73,6 +73,17 @@ def orthonormal_net(inputs, classes):
     )
 
 
+def spline_net(inputs, classes):
+    return Chain(
+        nn.Flatten(),
+        L.OrthonormalLinear(inputs, 32),
+        L.LearnableSpline(32, knots=20, range=0.5, init="maxmin"),
+        L.OrthonormalLinear(32, 32),
+        L.LearnableSpline(32, knots=51, range=0.3, init="abs"),
+        L.OrthonormalLinear(32, classes),
+    )
+
+
 def relu_net(inputs, classes):
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, stride=2, padding=1),
@@ -90,6 +101,7 @@ FAMILIES = {
     "sorting net": sorting_net,
     "patch net": patch_net,
     "orthonormal net": orthonormal_net,
+    "spline net": spline_net,
     "relu net": relu_net,
 }
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lablib.theory.network import (
     activation,
+    activation_constant,
     affine,
     evaluate,
     fractions,
@@ -176,6 +177,20 @@ def test_piecewise_linear_interpolates_and_continues_with_the_outer_slopes(value
         return 2 - t if t < 0 else 2 + t
 
     assert evaluate([layer], x).tolist() == [[slow(t) for t in x[0]]]
+
+
+def test_piecewise_linear_with_a_function_per_channel():
+    knots, values = [[-1, 0, 2], [0, 1, 3]], [[3, 2, 4], [0, Fraction(1, 3), 1]]
+    both = {"op": "activation", "kind": "piecewise_linear", "knots": knots, "values": values}
+    each = [both | {"knots": knots[c], "values": values[c]} for c in range(2)]
+    x = np.linspace(-3, 3, 24).reshape(2, 2, 2, 3)
+    for points in (x, fractions(x)):
+        expected = [evaluate([layer], points[:, [c]]) for c, layer in enumerate(each)]
+        assert evaluate([both], points).tolist() == np.concatenate(expected, axis=1).tolist()
+    assert activation_constant(both).tolist() == [1, pytest.approx(1 / 3)]
+    assert is_standard([both])
+    with pytest.raises(ValueError, match="2 functions for 3 channels"):
+        evaluate([both], np.zeros((1, 3)))
 
 
 def test_large_distance_layers_are_worked_in_blocks():

@@ -47,12 +47,17 @@ def test_damage_is_seen_and_the_previous_one_used(tmp_path, damage, capsys):
         c.read(newest)
     assert c.read_newest(tmp_path)["step"] == 1
     said = capsys.readouterr().err
-    assert "is damaged" in said
+    assert "checkpoint.pt is damaged (" in said
     assert "going on from previous.pt" in said
+    assert "delete" not in said  # nothing is left to do
+    assert len(said.splitlines()) == 1
     assert not newest.exists()  # so that the next save does not put it in the place of the good one
     assert (tmp_path / c.DAMAGED).exists()
     (tmp_path / c.PREVIOUS).write_bytes(b"x")
     with pytest.raises(ValueError, match=r"previous\.pt is damaged"):
+        c.read_newest(tmp_path)
+    newest.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .* so is previous\.pt .*restore one"):
         c.read_newest(tmp_path)
 
 
@@ -114,11 +119,15 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
             return print, ("run!",)
 
     torch.save({"step": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="damaged"):
-        c.read(tmp_path / "evil.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"step": 1}))
-    with pytest.raises(ValueError, match="damaged"):
-        c.read(tmp_path / "plain.pt")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "text.pt").write_bytes(b"e\nhello")
+    for name in ("evil.pt", "plain.pt", "empty.pt", "text.pt"):
+        with pytest.raises(
+            ValueError, match=r"is damaged \(it is cut, or holds other things than a run wri"
+        ) as got:
+            c.read(tmp_path / name)
+        assert "weights_only" not in str(got.value)
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
     with pytest.raises(ValueError, match="no checkpoint of a run"):
         c.read(tmp_path / "tensor.pt")

@@ -5,15 +5,15 @@ neurons (the weight's gradient) are shared among threads, so results do not depe
 not finite, and the bounds' gradients, go to reference.py. The first call for a power compiles for seconds.
 """
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lablib.ops import numba_threads
 from lablib.ops.linf_dist import reference
 from lablib.ops.linf_dist.choice import Plain, no_index
 
@@ -28,7 +28,7 @@ def lp_forward(x, weight, p, inputs, outputs, rows, keep):
     if not (torch.isfinite(x).all() and torch.isfinite(weight).all()):
         return reference.lp_forward(x, weight, p, inputs, outputs, rows), index
     y = x.new_empty((x.shape[0], weight.shape[0] if outputs is None else outputs.shape[1]))
-    with _threads():
+    with numba_threads.as_torch():
         for part, kept, chosen in reference.sub_batches(x, inputs, outputs, rows):
             sides = _arrays(x[part], reference.kept_weight(weight, kept, chosen), y[part])
             if math.isinf(p):
@@ -43,7 +43,7 @@ def lp_backward(grad, x, weight, y, index, p, inputs, outputs, rows, need_x, nee
     if not (torch.isfinite(y).all() and torch.isfinite(grad).all()):
         return Plain.lp_backward(grad, x, weight, y, index, p, inputs, outputs, rows, need_x, need_weight)
     to_x, to_weight = torch.zeros_like(x), torch.zeros_like(weight)
-    with _threads():
+    with numba_threads.as_torch():
         for part, kept, chosen in reference.sub_batches(x, inputs, outputs, rows):
             w = reference.kept_weight(weight, kept, chosen)
             made = torch.zeros_like(w)
@@ -62,7 +62,7 @@ def bounds_forward(lower, upper, weight, keep):
     if not all(torch.isfinite(t).all() for t in (lower, upper, weight)):
         return *reference.bounds_forward(lower, upper, weight), none, none
     least, most = (lower.new_empty((lower.shape[0], weight.shape[0])) for _ in range(2))
-    with _threads():
+    with numba_threads.as_torch():
         sides = _arrays(lower, upper, weight, least, most)
         _range()(*sides, *_bits(sides[0]))
     return least, most, none, none
@@ -78,19 +78,6 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 def _bits(like: np.ndarray) -> tuple[np.ndarray, int]:
     kind, mask = _BITS[like.dtype]
     return np.empty(0, kind), kind(mask)
-
-
-@contextlib.contextmanager
-def _threads() -> Iterator[None]:
-    """Use as many threads as torch may."""
-    import numba
-
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The compiled CPU kernels of the distance and SortNet layers: C++ built on first use (build.py), and who runs.
+"""The compiled CPU kernels of distances, SortNet and splines: C++ built on first use (build.py), and who runs.
 
 ``LABLIB_KERNELS`` chooses what computes those layers on the CPU: ``auto`` (the default: ``native`` where a compiler
 is or was, else ``numba`` where that is installed, else ``reference``), or one of the three.
@@ -13,7 +13,7 @@ from lablib.ops.native.build import BuildError, library
 __all__ = ["BuildError", "CHOICES", "LIBRARIES", "choice", "kernels", "library"]
 
 CHOICES = ("auto", "native", "numba", "reference")
-LIBRARIES = ("linf_dist", "sortnet")
+LIBRARIES = ("linf_dist", "sortnet", "spline")
 
 
 def kernels() -> str:

@@ -3,14 +3,14 @@ float64 tensors on the CPU and K up to 16. The algorithm of native/sortnet.cpp, 
 those of reference.py.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lablib.ops import numba_threads
 from lablib.ops.sortnet.reference import ABS, HIGH, PLACE, backward
 
 __all__ = ["backward", "forward"]
@@ -26,26 +26,13 @@ def forward(
     y = x.new_empty((x.shape[0], center.shape[0]))
     places = x.new_empty((*y.shape, weight.shape[1]) if keep else (0, 0, 0), dtype=PLACE)
     if y.numel():
-        with _threads():
+        with numba_threads.as_torch():
             _search()(*_arrays(x, u, center, weight), _INTEGER[x.dtype], form, keep, *_arrays(y, places))
     return y, places if keep else places.flatten()
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [t.detach().contiguous().numpy() for t in tensors]
-
-
-@contextlib.contextmanager
-def _threads() -> Iterator[None]:
-    """Use as many threads as torch may."""
-    import numba
-
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
 
 
 @functools.cache
