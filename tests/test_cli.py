@@ -55,7 +55,8 @@ def test_wrong_words_are_named(arguments, says, capsys):
 
 def test_an_error_is_one_sentence_and_status_2(capsys):
     assert main(["data", "fetch", "minst"]) == 2
-    assert capsys.readouterr().err == "error: no data set 'minst'; there are: digits, mnist, cifar10\n"
+    names = "digits, mnist, cifar10, bsds500, pictures"
+    assert capsys.readouterr().err == f"error: no data set 'minst'; there are: {names}\n"
 
 
 def test_ctrl_c_is_130(monkeypatch, capsys):

@@ -70,7 +70,7 @@ def test_conda_environment_is_the_lab_extra():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert conda["name"] == PROJECT["name"]
     assert conda["channels"] == ["conda-forge"]
-    pip = {"pip": ["-c constraints.txt", "-e .[lab]"]}
+    pip = {"pip": ["-c constraints.txt", "-e .[lab,imaging]"]}
     assert conda["dependencies"] == [f"python{PROJECT['requires-python']}", "pip", pip]
 
 

@@ -14,7 +14,7 @@
 namespace {
 
 constexpr int64_t TILE = 128;  // columns looked up at once; more, and what is looked up hides no wait for memory
-constexpr int64_t LINE = 64;   // columns of a block of channels, at least: whole cache lines of each row
+constexpr int64_t LINE = 128;  // columns of a block of channels, at least: whole cache lines of each row
 constexpr int64_t TASKS = 64;  // more parts than that feed no more threads
 
 template <class F>
