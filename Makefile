@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+# test processes side by side, each on one thread; WORKERS=0 runs everything in one
+WORKERS ?= 2
+QUICK = LABLIB_MODE=quick $(if $(filter 0,$(WORKERS)),,OMP_NUM_THREADS=1) $(PY)
 # JupyterLab asks the superuser (a container's only user) to say so; it listens on this machine only
 ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 export PYTHONPATH := $(CURDIR)
@@ -41,8 +44,8 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 
 test: lint  ## ruff, pytest, every notebook under nbval, the lab in a real browser
-	LABLIB_MODE=quick $(PY) -m pytest $(ARGS)
-	LABLIB_MODE=quick $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	$(QUICK) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(QUICK) -m pytest -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
 	  --nbval-sanitize-with=tests/notebooks/nbval_sanitize.cfg -p no:cacheprovider notebooks
 
 bench: $(VENV)/.test  ## ratios of our code to its peers, side by side in one process

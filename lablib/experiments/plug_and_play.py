@@ -171,7 +171,7 @@ RECIPE = Recipe(
         "standard": Config(
             "standard",
             size=64,
-            pictures=2,
+            pictures=4,
             validation=2,
             angles=40,
             iterations=5000,

@@ -1,5 +1,6 @@
 """Linear splines, forward and backward, against ReLU, gathers in plain torch, GroupSort, and the algorithm of the
-published package deepsplines, rebuilt here so that nothing needs to be installed.
+published package deepsplines, rebuilt here so that nothing needs to be installed. And the layer, with its learned
+scale and projection, against ReLU and against the spline alone.
 """
 
 import functools
@@ -9,11 +10,14 @@ import torch
 from torch import Tensor
 
 from lablib.experiments.bench import Contest
+from lablib.layers import LearnableSpline
+from lablib.ops.splines import linear_spline, project_slopes
 
 SHAPES = ((512, 1024), (32, 64, 40, 40))
 KNOTS = (21, 51, 101)
 REACH = 3.0  # of inputs from a normal distribution few are outside
 
+Form = Callable[[Tensor, Tensor, float], Tensor]
 Sides = tuple[Callable[[], object], Callable[[], object]]
 
 
@@ -25,6 +29,9 @@ def spline_contests() -> list[Contest]:
             name = f"linear spline forward+backward, {shape}, {knots} knots"
             for said, peer in PEERS.items():
                 found.append(Contest(name, said, functools.partial(_sides, shape, knots, peer)))
+            name = f"LearnableSpline forward+backward, {shape}, {knots} knots"
+            for said, peer in {"ReLU": _relu, "linear spline alone": linear_spline}.items():
+                found.append(Contest(name, said, functools.partial(_layer_sides, shape, knots, peer)))
         name = f"linear spline with projection forward+backward, {shape}, {KNOTS[0]} knots"
         projected = functools.partial(_sides, shape, KNOTS[0], _projected_peer, projected=True)
         found.append(Contest(name, "custom autograd, projection in plain torch", projected))
@@ -88,7 +95,7 @@ def _projected_peer(x: Tensor, values: Tensor, reach: float) -> Tensor:
     return CustomAutograd.apply(x, made + (values - made).mean(1, keepdim=True), reach)
 
 
-PEERS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+PEERS: dict[str, Form] = {
     "ReLU": _relu,
     "gathers in plain torch": gather_form,
     "custom autograd, place and share kept": CustomAutograd.apply,
@@ -96,22 +103,30 @@ PEERS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 
-def _sides(shape: tuple[int, ...], knots: int, peer: Callable, projected: bool = False) -> Sides:
-    from lablib.ops.splines import linear_spline, project_slopes
-
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator).requires_grad_()
-    values = torch.randn(shape[1], knots, generator=generator).requires_grad_()
-    grad = torch.ones(shape)
-
+def _sides(shape: tuple[int, ...], knots: int, peer: Form, projected: bool = False) -> Sides:
     def ours(x: Tensor, values: Tensor, reach: float) -> Tensor:
         return linear_spline(x, project_slopes(values, reach) if projected else values, reach)
 
-    def with_gradients(form: Callable) -> Callable[[], object]:
-        def call() -> object:
-            sides = (x, values) if form is not _relu and form is not _group_sort else (x,)
-            return torch.autograd.grad(form(x, values, REACH), sides, grad)
+    x, values = _drawn(shape, knots)
+    return _step(ours, x, values), _step(peer, x, values)
 
-        return call
 
-    return with_gradients(ours), with_gradients(peer)
+def _layer_sides(shape: tuple[int, ...], knots: int, peer: Form) -> Sides:
+    layer = LearnableSpline(shape[1], knots, REACH)
+    x, values = _drawn(shape, knots)
+    sides = (x, *layer.parameters())
+    grad = torch.ones(shape)
+    return lambda: torch.autograd.grad(layer(x), sides, grad), _step(peer, x, values)
+
+
+def _drawn(shape: tuple[int, ...], knots: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).requires_grad_()
+    return x, torch.randn(shape[1], knots, generator=generator).requires_grad_()
+
+
+def _step(form: Form, x: Tensor, values: Tensor) -> Callable[[], object]:
+    """Forward and backward pass of ``form``, by ``values`` too where it has any."""
+    sides = (x,) if form in (_relu, _group_sort) else (x, values)
+    grad = torch.ones(x.shape)
+    return lambda: torch.autograd.grad(form(x, values, REACH), sides, grad)

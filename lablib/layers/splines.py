@@ -23,7 +23,6 @@ from lablib.layers.base import (
     constrain,
     exact,
 )
-from lablib.ops.activations import per_channel
 from lablib.ops.sorting import channel_dim
 from lablib.ops.splines import (
     count_active_knots,
@@ -183,10 +182,7 @@ class LearnableSpline(LipschitzLayer):
         """x, channels on axis ``dim``: the same shape."""
         if self.channels > 1:
             check_channels(x, self.channels, channel_dim(x, self.dim), self)
-        if self.scale is None:
-            return linear_spline(x, self.values, self.range, self.dim)
-        alpha = per_channel(self.scale, x, self.dim)
-        return linear_spline(alpha * x, self.values, self.range, self.dim) / alpha
+        return linear_spline(x, self.values, self.range, self.dim, self.scale)
 
     def positions(self) -> Tensor:
         """Return the knots t_k (K,) of S in float64."""

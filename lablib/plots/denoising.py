@@ -30,8 +30,9 @@ def draw_quality(
         for axis, base in zip(axes, baselines, strict=True):
             here = [row for row in rows if row["sigma"] == base["sigma"]]
             _quality_panel(axis, here, used)
-            axis.axvline(base["tv"]["psnr"], color=GREY, linestyle="dashed", linewidth=1.2)
-            axis.text(base["tv"]["psnr"], -0.55, " TV", color=GREY, va="bottom", fontsize=8)
+            axis.axvline(
+                base["tv"]["psnr"], color=GREY, linestyle="dashed", linewidth=1.2, label="total variation"
+            )
             axis.set(
                 title=f"Noise {base['sigma']} of 255 (noisy: {base['noisy']['psnr']:.2f} dB)",
                 xlabel="PSNR (dB)",
@@ -39,7 +40,7 @@ def draw_quality(
         axes[0].set_yticks(range(len(used)), labels=[names[name] for name in used])
         axes[0].set_ylim(len(used) - 0.5, -0.6)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8.5)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8.5)
     return figure
 
 

@@ -26,6 +26,7 @@ NAMES = (
     "masked",
     "spline",
     "spline of images",
+    "scaled spline",
 )
 
 
@@ -59,6 +60,7 @@ def operator(name):
         "sortnet bounds": lambda x, w: torch.cat(sortnet_bounds(x - 0.1, x + 0.1, -w, top(x))),
         "masked": masked,
         "spline": lambda x, w: linear_spline(x, w[:21].t(), 2.0),
+        "scaled spline": lambda x, w: linear_spline(x, w[:21].t(), 2.0, scale=w[21].exp()),
         "spline of images": lambda x, w: linear_spline(x[None], w[:77], 2.0),
     }[name]
 

@@ -277,7 +277,7 @@ def test_power_steps():
     assert {linf.power_steps(p) for p in (2.5, 5, 1000, 8192, 7.999)} == {(-1, False)}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "scaled"), [(torch.float32, True), (torch.bfloat16, False)])
 @pytest.mark.parametrize(
     ("shape", "knots"),
     [
@@ -290,22 +290,24 @@ def test_power_steps():
         ((90, 2, 70), 130),
     ],
 )
-def test_splines(shape, knots, dtype):
+def test_splines(shape, knots, dtype, scaled):
     x, grad, values = 2 * draw(*shape), draw(*shape), draw(shape[1], knots)
-    x, grad = x.to(dtype), grad.to(dtype)
-    y = splines.forward(x, values, 1.3)
-    by_x, by_values = splines.backward(grad, x, values, 1.3, (True, True))
-    assert y.dtype == by_x.dtype == dtype
-    wide = [t.double() for t in (grad, x, values)]
-    expected = spline_reference.backward(*wide, 1.3, (True, True))
+    sides = grad.to(dtype), x.to(dtype), values, draw(shape[1]).exp() if scaled else None
+    y = splines.forward(*sides[1:], 1.3)
+    every = (True, True, scaled)
+    made = splines.backward(*sides, 1.3, every)
+    assert y.dtype == made[0].dtype == dtype
+    wide = [t if t is None else t.double() for t in sides]
+    expected = spline_reference.backward(*wide, 1.3, every)
     limit = 1e-5 if dtype == torch.float32 else 1e-2
     assert error(y, spline_reference.forward(*wide[1:], 1.3)) < limit
-    assert error(by_x, expected[0]) < limit
-    assert error(by_values, expected[1]) < 1e-5
-    assert torch.equal(splines.backward(grad, x, values, 1.3, (False, True))[1], by_values)
-    only = splines.backward(grad, x, values, 1.3, (True, False))
-    assert torch.equal(only[0], by_x)
-    assert only[1] is None
+    assert error(made[0], expected[0]) < limit
+    assert error(made[1], expected[1]) < 1e-5
+    assert error(made[2], expected[2]) < 1e-5 if scaled else made[2] is None
+    for number in range(2 + scaled):
+        only = splines.backward(*sides, 1.3, [number == n for n in range(3)])
+        assert torch.equal(only[number], made[number])
+        assert [t is None for t in only] == [number != n for n in range(3)]
 
 
 def test_splines_far_outside_and_not_finite():
@@ -317,11 +319,17 @@ def test_splines_far_outside_and_not_finite():
         .contiguous()
         .to(DEVICE)
     )
-    y = splines.forward(x[..., None], values, 1.0)[..., 0]
+    y = splines.forward(x[..., None], values, None, 1.0)[..., 0]
     expected = torch.stack([x[:, 0], x[:, 1].relu()], 1)
     assert torch.allclose(y, expected, rtol=1e-5, equal_nan=True)
+    scale = torch.tensor([0.5, 4.0]).to(DEVICE)
+    assert torch.allclose(
+        splines.forward(x[..., None], values, scale, 1.0)[..., 0], expected, rtol=1e-5, equal_nan=True
+    )
     one = torch.ones(5, 2, 1).to(DEVICE)
-    assert splines.backward(one, x[..., None], values, 1.0, (False, True))[1].isnan().any(1).all()
+    assert (
+        splines.backward(one, x[..., None], values, scale, 1.0, (False, True, False))[1].isnan().any(1).all()
+    )
 
 
 def test_benchmark_sides_agree_with_float64():

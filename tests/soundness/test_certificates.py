@@ -226,7 +226,7 @@ def test_a_constant_that_is_too_small_is_refuted(digits, monkeypatch):
 
 
 def test_radii_are_not_so_cautious_that_they_say_nothing(trained):
-    """Rounding takes off little: 1e-4 in linf; in l2, where sums of n products have errors of n u, 1e-3."""
+    """Rounding takes off little: 1e-4 in linf; in l2, where sums of n products have errors of n u, 1.5e-3."""
     network, x, y = trained
     if not isinstance(network, Chain):
         return
@@ -236,4 +236,4 @@ def test_radii_are_not_so_cautious_that_they_say_nothing(trained):
         f = network(x).double()
     gap = (f.gather(1, y[:, None]) - f).scatter(1, y[:, None], torch.inf).amin(1)
     plain = gap.clamp(min=0) / ((2.0 if norm == "linf" else 2.0**0.5) * network.lipschitz)
-    assert (torch.from_numpy(radii) > plain - (1e-4 if norm == "linf" else 1e-3)).all()
+    assert (torch.from_numpy(radii) > plain - (1e-4 if norm == "linf" else 1.5e-3)).all()

@@ -1,4 +1,5 @@
-// Linear splines and their gradients as in reference.py (lablib/ops/splines): x, y, grad (N, C, M), v (C, K).
+// Linear splines and their gradients as in reference.py (lablib/ops/splines): x, y, grad (N, C, M), v (C, K),
+// alpha (C,) or null.
 //
 // NaN must reach the results without ever becoming a place in memory, and the implementations on the CPU return the
 // same bits: neither finite-math-only nor fused multiply-adds.
@@ -19,12 +20,12 @@ constexpr int64_t TASKS = 64;  // more parts than that feed no more threads
 
 template <class F>
 struct Spline {
-    const F *x, *values;
+    const F *x, *values, *scale;
     int64_t rows, channels, inner, knots;
     F inverse, half, last, spacing, reach;  // 1 / T, (K - 1) / 2, K - 2, T, R
 
-    Spline(const F* x, const F* values, const int64_t* shape, double reach)
-        : x(x), values(values), rows(shape[0]), channels(shape[1]), inner(shape[2]), knots(shape[3]),
+    Spline(const F* x, const F* values, const F* scale, const int64_t* shape, double reach)
+        : x(x), values(values), scale(scale), rows(shape[0]), channels(shape[1]), inner(shape[2]), knots(shape[3]),
           inverse(F((knots - 1) / (2 * reach))), half(F((knots - 1) / 2.0)), last(F(knots - 2)),
           spacing(F(2 * reach / (knots - 1))), reach(F(reach)) {}
 
@@ -66,10 +67,12 @@ template <class F>
 struct Tile {
     int64_t place, next;  // in x, of the first column here and in the tile to come
     int64_t size;
+    const F* scale;                // alpha, and alpha x; unless it is null
+    alignas(64) F scaled[TILE];
     alignas(64) int32_t at[TILE];  // v_k behind the block's first coefficient
     alignas(64) F pairs[TILE][2];  // v_k, v_{k+1}
     alignas(64) F slope[TILE];     // s_k
-    alignas(64) F offset[TILE];    // x - t_k
+    alignas(64) F offset[TILE];    // alpha x - t_k
 };
 
 // Asks for numbers needed soon: the processor, looking ahead by itself, finds them too late.
@@ -82,7 +85,17 @@ inline void fetch(const F* numbers, int64_t size) {
 template <class F, class Work>
 void each_tile(const Spline<F>& s, const Task& task, Work work) {
     Tile<F> tile;
-    alignas(64) int32_t base[TILE] = {};
+    // Of each column: where its channel's coefficients are, and alpha. Several channels have fewer than 2 TILE columns
+    // together; of one channel, the first tile is as all others.
+    static_assert(LINE <= TILE);
+    alignas(64) int32_t base[2 * TILE] = {};
+    alignas(64) F scale[2 * TILE];
+    const bool several = task.channels > 1;
+    for (int64_t c = 0; c < task.channels; c++) {
+        const int64_t width = several ? s.inner : TILE;
+        std::fill_n(base + c * width, width, int32_t(c * s.knots));
+        if (s.scale) std::fill_n(scale + c * width, width, s.scale[task.channel + c]);
+    }
     const F* values = s.values + task.channel * s.knots;
     int64_t column = task.first % task.per_row * TILE;
     tile.next = (task.first / task.per_row * s.channels + task.channel) * s.inner + column;
@@ -92,18 +105,21 @@ void each_tile(const Spline<F>& s, const Task& task, Work work) {
         tile.place = tile.next;
         const bool whole = column + size == task.width;
         if (t + 1 < task.end) tile.next += whole ? s.channels * s.inner - column : TILE;
-        if (task.channels > 1 && (t == task.first || task.per_row > 1))
-            for (int64_t i = 0; i < size; i++)
-                base[i] = int32_t(int32_t(column + i) / int32_t(s.inner) * s.knots);
+        const int32_t* first = several ? base + column : base;
+        tile.scale = several ? scale + column : scale;
         const F* x = s.x + tile.place;
         fetch(s.x + tile.next, size);
+        if (s.scale) {
+            for (int64_t i = 0; i < size; i++) tile.scaled[i] = x[i] * tile.scale[i];
+            x = tile.scaled;
+        }
         for (int64_t i = 0; i < size; i++) {
             F p = x[i] * s.inverse + s.half;
             p = p > 0 ? p : F(0);  // NaN too
             p = p < s.last ? p : s.last;
             const int32_t k = int32_t(p);
             tile.offset[i] = x[i] - (F(k) * s.spacing - s.reach);
-            tile.at[i] = base[i] + k;
+            tile.at[i] = first[i] + k;
         }
         // One load for both coefficients: faster than two gathers.
 #pragma GCC unroll 4
@@ -128,6 +144,8 @@ void forward(const Spline<F>& s, F* y, int threads) {
             const int64_t size = tile.size;
             F* out = y + tile.place;
             for (int64_t i = 0; i < size; i++) out[i] = tile.pairs[i][0] + tile.slope[i] * tile.offset[i];
+            if (s.scale)
+                for (int64_t i = 0; i < size; i++) out[i] /= tile.scale[i];
         });
 }
 
@@ -153,57 +171,71 @@ void accumulate(const Spline<F>& s, const Task& task, const F* grad, F* by_x, Pa
     });
 }
 
-// The gradients of the coefficients of a block from its chunks' sums, each a table further.
+// Where gradients go; null if nobody wants them.
 template <class F>
-void join(const Spline<F>& s, const Task& task, const Pair* sums, int64_t chunks, int64_t table, F* by_values) {
-    for (int64_t c = 0; c < task.channels; c++)
+struct Gradients {
+    F *by_x, *by_values, *by_scale;
+
+    bool sums() const { return by_values || by_scale; }
+};
+
+// The gradients of v and alpha of a block from its chunks' sums, each a table further.
+template <class F>
+void join(const Spline<F>& s, const Task& task, const Pair* sums, int64_t chunks, int64_t table,
+          const Gradients<F>& out) {
+    for (int64_t c = task.channel; c < task.channel + task.channels; c++, sums += s.knots) {
+        const double alpha = s.scale ? s.scale[c] : 1, inverse = 1 / alpha;
+        const F* v = s.values + c * s.knots;
+        double before = 0, heights = 0;  // the sum of g d / T one segment to the left; that of g b_k
         for (int64_t k = 0; k < s.knots; k++) {
-            double total = 0;
-            for (int64_t n = 0; n < chunks; n++) {
-                const Pair* here = sums + n * table + c * s.knots + k;
-                total += here[0][0] - here[0][1];
-                if (k > 0) total += here[-1][1];
-            }
-            by_values[(task.channel + c) * s.knots + k] = F(total);
+            Pair here = {0, 0};
+            for (int64_t n = 0; n < chunks; n++) here += sums[n * table + k];
+            if (out.by_values) out.by_values[c * s.knots + k] = F((here[0] - here[1] + before) * inverse);
+            before = here[1];
+            if (out.by_scale && k + 1 < s.knots)
+                heights += here[0] * (v[k] - (double(v[k + 1]) - v[k]) * (k - (s.knots - 1) / 2.0));
         }
+        if (out.by_scale) out.by_scale[c] = F(-heights * inverse * inverse);
+    }
 }
 
 // Returns whether there was memory enough. Chunks depend on the shape alone and are joined in their order: the number
 // of threads changes no bit.
 template <class F>
-bool backward(const Spline<F>& s, const F* grad, F* by_x, F* by_values, int threads) {
+bool backward(const Spline<F>& s, const F* grad, const Gradients<F>& out, int threads) {
     const int64_t blocks = s.blocks(), table = s.together() * s.knots;
     const int64_t size = s.rows * s.together() * s.inner, worth = size / std::max<int64_t>(1 << 16, 16 * table);
     const int64_t chunks = std::max<int64_t>(1, std::min((TASKS + blocks - 1) / blocks, worth));
     const int64_t tables = chunks > 1 ? blocks * chunks : threads;
-    const std::unique_ptr<Pair[]> memory(by_values ? new (std::nothrow) Pair[tables * table] : nullptr);
-    if (by_values && !memory) return false;
+    const std::unique_ptr<Pair[]> memory(out.sums() ? new (std::nothrow) Pair[tables * table] : nullptr);
+    if (out.sums() && !memory) return false;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t n = 0; n < blocks * chunks; n++) {
         const Task task(s, n / chunks, n % chunks, chunks);
-        Pair* sums = by_values ? memory.get() + (chunks > 1 ? n : omp_get_thread_num()) * table : nullptr;
+        Pair* sums = memory ? memory.get() + (chunks > 1 ? n : omp_get_thread_num()) * table : nullptr;
         if (sums) std::fill_n(sums, table, Pair{0, 0});
-        accumulate(s, task, grad, by_x, sums);
-        if (sums && chunks == 1) join(s, task, sums, 1, table, by_values);
+        accumulate(s, task, grad, out.by_x, sums);
+        if (sums && chunks == 1) join(s, task, sums, 1, table, out);
     }
-    if (by_values && chunks > 1)
+    if (memory && chunks > 1)
         for (int64_t block = 0; block < blocks; block++)
-            join(s, Task(s, block, 0, 1), memory.get() + block * chunks * table, chunks, table, by_values);
+            join(s, Task(s, block, 0, 1), memory.get() + block * chunks * table, chunks, table, out);
     return true;
 }
 
 }  // namespace
 
-// shape: N, C, M, K. by_x (N, C, M) and by_values (C, K) are written where they are not null.
+// shape: N, C, M, K. by_x (N, C, M), by_values (C, K) and by_scale (C,) are written where they are not null.
 #define EXPORTED(SUFFIX, F)                                                                                        \
-    extern "C" int spline_forward_##SUFFIX(const F* x, const F* values, const int64_t* shape, double reach, F* y,  \
-                                           int threads) {                                                          \
-        forward(Spline<F>(x, values, shape, reach), y, threads);                                                   \
+    extern "C" int spline_forward_##SUFFIX(const F* x, const F* values, const F* scale, const int64_t* shape,      \
+                                           double reach, F* y, int threads) {                                      \
+        forward(Spline<F>(x, values, scale, shape, reach), y, threads);                                            \
         return 0;                                                                                                  \
     }                                                                                                              \
-    extern "C" int spline_backward_##SUFFIX(const F* x, const F* values, const int64_t* shape, double reach,       \
-                                            const F* grad, F* by_x, F* by_values, int threads) {                   \
-        return !backward(Spline<F>(x, values, shape, reach), grad, by_x, by_values, threads);                      \
+    extern "C" int spline_backward_##SUFFIX(const F* x, const F* values, const F* scale, const int64_t* shape,     \
+                                            double reach, const F* grad, F* by_x, F* by_values, F* by_scale,       \
+                                            int threads) {                                                         \
+        return !backward(Spline<F>(x, values, scale, shape, reach), grad, {by_x, by_values, by_scale}, threads);   \
     }
 
 EXPORTED(f32, float)

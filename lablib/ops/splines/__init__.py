@@ -16,7 +16,16 @@ where nothing under- or overflows and K u is small. Derivation, to first order: 
 of 3 u (|x| + R) / T, so that x may be taken for the segment beside its own, on whose line S is off by 2 L times
 3 u (|x| + R). t_k is computed with an error of 6 u R and d = x - t_k with u |d| more, |d| <= |x| + R; the slope has
 a relative error of 3 u, the product of both and the sum v_k + s_k d one rounding each.
+
+With a scale alpha, y = S(alpha x) / alpha, the same implementations return y^ with
+
+    |y^ - y|  <=  19 u L (|x| + R / alpha) + 3 u |y|:
+
+alpha x is off by u alpha |x|, which S makes at most L times that, and then the above, at alpha x, is divided by alpha
+with one rounding more. What is stored, v, is never divided: its slopes, exact, are those of y.
 """
+
+import functools
 
 import torch
 from torch import Tensor
@@ -29,20 +38,25 @@ from lablib.ops.splines.projection import check_values, project_slopes
 __all__ = ["count_active_knots", "linear_spline", "project_slopes", "remove_knots", "second_variation"]
 
 
-def linear_spline(x: Tensor, values: Tensor, reach: float, dim: int | None = None) -> Tensor:
+def linear_spline(
+    x: Tensor, values: Tensor, reach: float, dim: int | None = None, scale: Tensor | None = None
+) -> Tensor:
     """Return the linear spline through (t_k, v_k) of its channel at each entry of ``x``; same shape and dtype.
 
         y = v_k + (x - t_k) (v_{k+1} - v_k) / T   on t_k <= x < t_{k+1}
 
     The first and the last segment go on outside. At a knot the derivative is that from the right; derivatives of
     every order are those of this formula. NaN stays NaN. float16 and bfloat16 are computed in float32, and
-    everything in float64 if ``values`` are. Fused: the backward pass keeps x and ``values`` alone, looks everything
-    up again, and adds up in float64 in an order that does not depend on the number of threads.
+    everything in float64 if ``values`` or ``scale`` are. Fused: the backward pass keeps x, ``values`` and ``scale``
+    alone, looks everything up again, and adds up in float64 in an order that does not depend on the number of
+    threads.
 
     Args:
         x: any rank, C channels on axis ``dim`` (default: axis 1, 0 for a vector).
         values: (C, K), or (1, K) for all channels.
         reach: R > 0, half the width of the grid.
+        scale: alpha (C,), or (1,) for all channels, positive (which is not checked): y = S(alpha x) / alpha with
+            the spline S above, the same slopes at knots t_k / alpha.
 
     Raises:
         ValueError: for shapes, dtypes or devices that do not match, or a reach that is not a positive number.
@@ -51,22 +65,29 @@ def linear_spline(x: Tensor, values: Tensor, reach: float, dim: int | None = Non
     axis = channel_dim(x, dim)
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point numbers, got {x.dtype}; convert with .float()")
-    if values.shape[0] not in (1, x.shape[axis]):
-        raise ValueError(
-            f"values {tuple(values.shape)} are for {values.shape[0]} channels, x of shape {tuple(x.shape)} has "
-            f"{x.shape[axis]} on axis {axis}"
-        )
-    if x.device != values.device:
-        raise ValueError(f"x is on {x.device}, values on {values.device}; move them")
-    work = torch.promote_types(torch.promote_types(x.dtype, values.dtype), torch.float32)
+    coefficients = [values] if scale is None else [values, _checked(scale)]
+    for name, given in zip(("values", "scale"), coefficients):
+        if given.shape[0] not in (1, x.shape[axis]):
+            raise ValueError(
+                f"{name} {tuple(given.shape)} are for {given.shape[0]} channels, x of shape {tuple(x.shape)} has "
+                f"{x.shape[axis]} on axis {axis}"
+            )
+        if x.device != given.device:
+            raise ValueError(f"x is on {x.device}, {name} on {given.device}; move them")
+    work = functools.reduce(torch.promote_types, [t.dtype for t in (x, *coefficients)], torch.float32)
     given = x if work == torch.float32 else x.to(work)
     # Channels last in memory is as good as channels in front: no copy is made.
     last = not given.is_contiguous() and given.movedim(axis, -1).is_contiguous()
     if last:
         given, axis = given.movedim(axis, -1), x.dim() - 1
-    shape = given.shape
-    split = (
-        (1, 1, -1) if values.shape[0] == 1 else (shape[:axis].numel(), shape[axis], shape[axis + 1 :].numel())
-    )
-    y = spline(given.reshape(split), values.to(work), float(reach)).reshape(shape).to(x.dtype)
+    shape, channels = given.shape, max(len(t) for t in coefficients)
+    split = (1, 1, -1) if channels == 1 else (shape[:axis].numel(), shape[axis], shape[axis + 1 :].numel())
+    values, scale = (t if t is None else t.to(work).expand(channels, *t.shape[1:]) for t in (values, scale))
+    y = spline(given.reshape(split), values, scale, float(reach)).reshape(shape).to(x.dtype)
     return y.movedim(-1, channel_dim(x, dim)) if last else y
+
+
+def _checked(scale: Tensor) -> Tensor:
+    if scale.dim() != 1 or not scale.is_floating_point():
+        raise ValueError(f"scale must be floating point numbers (C,), got {scale.dtype} {tuple(scale.shape)}")
+    return scale
