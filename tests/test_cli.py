@@ -55,7 +55,7 @@ def test_wrong_words_are_named(arguments, says, capsys):
 
 def test_an_error_is_one_sentence_and_status_2(capsys):
     assert main(["data", "fetch", "minst"]) == 2
-    names = "digits, mnist, cifar10, bsds500, pictures"
+    names = "digits, mnist, cifar10, bsds500, pictures, compas, heart, auto-mpg, diabetes, breast-cancer"
     assert capsys.readouterr().err == f"error: no data set 'minst'; there are: {names}\n"
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lablib.certify.chain import known_layers
 from lablib.certify.rules import RULES, run
+from lablib.certify.skips import Skip
 from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv2d, SortNetLayer
 from lablib.layers.intact import is_chain, plain_class
 from lablib.layers.sequential import ConvexResidual
@@ -178,6 +179,10 @@ def _through(layers: list[nn.Module], low: Tensor, high: Tensor) -> tuple[Tensor
         if plain_class(layer) is ConvexResidual:
             inner = _through(known_layers(layer.branch), low, high)
             low, high = ((1 - layer.alpha) * a + layer.alpha * b for a, b in zip((low, high), inner))
+        elif plain_class(layer) is Skip:
+            inner = _through(known_layers(layer.inner), low, high)
+            both = (torch.cat(ends, -1) for ends in zip(inner, (low, high)))
+            low, high = (end.to(low.dtype) for end in RULES[nn.Linear].box(layer.join, *both))
         else:
             ends = RULES[plain_class(layer)].box(layer, low, high)
             low, high = (end.to(low.dtype) for end in ends)

@@ -8,6 +8,7 @@ from torch.nn.utils import parametrize
 
 from lablib.certify.arithmetic import arithmetic, check_arithmetic
 from lablib.certify.rules import CONVOLUTIONS, LINEAR, RULES
+from lablib.certify.skips import MONOTONE, Skip, as_chain
 from lablib.layers.base import layer_name
 from lablib.layers.intact import check_intact, is_chain, plain_class
 from lablib.layers.sequential import KNOWN, ConvexResidual, guarantee
@@ -15,6 +16,8 @@ from lablib.layers.sequential import KNOWN, ConvexResidual, guarantee
 
 def known_layers(network: nn.Module) -> list[nn.Module]:
     """Return the layers of ``network``, first to last; a :class:`ConvexResidual` counts as one.
+
+    A MonotoneNetwork or MonotonicWrapper becomes a :class:`~lablib.certify.skips.Skip` and its head.
 
     Raises:
         ValueError: for a layer that is not covered (the message names it), hooks, training mode, or weights
@@ -36,8 +39,12 @@ def _flatten(module: nn.Module) -> list[nn.Module]:
     kind = plain_class(module)
     if kind is ConvexResidual:
         _flatten(module.branch)
+    elif kind in MONOTONE:
+        return as_chain(module, _flatten(module.network))
+    elif kind is Skip:
+        _flatten(module.inner)
     elif kind not in RULES:
-        names = sorted({known.__name__ for known in RULES} | {"ConvexResidual"})
+        names = sorted({known.__name__ for known in RULES.keys() | MONOTONE} | {"ConvexResidual"})
         raise ValueError(
             f"{layer_name(module)} is not covered by the bounds here; they know exactly {', '.join(names)}, "
             "and chains of them (a model's own network() gives such a chain)"
@@ -64,6 +71,8 @@ def in_float64(network: nn.Module) -> nn.Module:
 
     Constraints are left out: computed anew in float64 they would give other weights.
     """
+    if any(plain_class(part) in MONOTONE for part in network.modules()):
+        network = nn.Sequential(*_flatten(network))  # with the residual as it was rounded
     copied = copy.deepcopy(network)
     for part in copied.modules():
         for name in list(getattr(part, "parametrizations", ())):

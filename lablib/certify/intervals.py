@@ -19,6 +19,7 @@ from lablib.certify.final import split_final
 from lablib.certify.progress import bar
 from lablib.certify.rounding import ROWS, bound_radius
 from lablib.certify.rules import RULES, Box
+from lablib.certify.skips import Skip
 from lablib.layers.intact import plain_class
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential
 
@@ -36,9 +37,9 @@ def bound_logits(network: nn.Module, lower: Tensor, upper: Tensor) -> Box:
     Raises:
         ValueError: for a network that is not covered, or boxes that do not fit.
     """
-    layers = _prepare(network, lower, upper)
+    layers = prepare(network, lower, upper)
     with torch.no_grad(), parametrize.cached():
-        return _through(layers, (lower, upper))
+        return through(layers, (lower, upper))
 
 
 def bound_margins(network: nn.Module, lower: Tensor, upper: Tensor, labels: Tensor) -> Tensor:
@@ -50,10 +51,10 @@ def bound_margins(network: nn.Module, lower: Tensor, upper: Tensor, labels: Tens
 
     Args, Raises: as :func:`bound_logits`; ``labels`` (B,) integers.
     """
-    layers = _prepare(network, lower, upper)
+    layers = prepare(network, lower, upper)
     with torch.no_grad(), parametrize.cached():
         body, final = split_final(layers)
-        low, high = _through(body, (lower, upper))
+        low, high = through(body, (lower, upper))
         check_logits(low)
         classes = low.shape[1] if final is None else len(final.layer.weight)
         y = check_labels(labels, len(low), classes).to(low.device)
@@ -155,7 +156,12 @@ def _search(
     return np.where(at_low > 0, low, 0.0).astype(np.float32)
 
 
-def _prepare(network: nn.Module, lower: Tensor, upper: Tensor) -> list[nn.Module]:
+def prepare(network: nn.Module, lower: Tensor, upper: Tensor) -> list[nn.Module]:
+    """Return the layers of ``network`` after checking it and the box.
+
+    Raises:
+        ValueError: for a network that is not covered, or boxes that do not fit or are empty.
+    """
     layers = known_layers(network)
     check_inputs(network, lower, upper)
     if not (lower <= upper).all():
@@ -163,9 +169,16 @@ def _prepare(network: nn.Module, lower: Tensor, upper: Tensor) -> list[nn.Module
     return layers
 
 
-def _through(layers: list[nn.Module], box: Box) -> Box:
+def through(layers: list[nn.Module], box: Box) -> Box:
+    """Return the box (B, ...) behind known layers, of exact and computed values."""
     for layer in layers:
-        box = _residual(layer, box) if plain_class(layer) is ConvexResidual else _layer(layer, box)
+        kind = plain_class(layer)
+        if kind is ConvexResidual:
+            box = _residual(layer, box)
+        elif kind is Skip:
+            box = _skip(layer, box)
+        else:
+            box = _layer(layer, box)
     return box
 
 
@@ -184,13 +197,18 @@ def _layer(layer: nn.Module, box: Box) -> Box:
 def _residual(layer: ConvexResidual, box: Box) -> Box:
     """(1 - alpha) x + alpha branch(x): the boxes add; four roundings of nonnegative multiples."""
     alpha = layer.alpha.double()
-    inner = _through(known_layers(layer.branch), box)
+    inner = through(known_layers(layer.branch), box)
     low, high = ((1 - alpha) * a.double() + alpha * b.double() for a, b in zip(box, inner))
     size = (1 - alpha) * _size(*box).double() + alpha * _size(*inner).double()
     form = arithmetic(box[0].dtype)
     width = (form.relative(4) + arithmetic(torch.float64).relative(4)) * size + 8 * form.tiny
     check_size(size, width, box[0].dtype)
     return outward(low, high, width, box[0].dtype)
+
+
+def _skip(layer: Skip, box: Box) -> Box:
+    inner = through(known_layers(layer.inner), box)
+    return _layer(layer.join, tuple(torch.cat(ends, -1) for ends in zip(inner, box)))
 
 
 def _size(lower: Tensor, upper: Tensor) -> Tensor:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
 from lablib.layers.intact import check_intact, is_chain, plain_class
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
+from lablib.layers.lipschitz_linear import LipschitzLinear
 from lablib.layers.sequential import ConvexResidual, guarantee
 from lablib.ops.conv_norms import bound_conv_norm
 from lablib.ops.norms import NOT_FINITE, bound_matrix_norm, check_norm
 from lablib.ops.rounding import EPS64
 
 # Exactly these classes: a subclass may compute something else with its weights.
-_LINEAR = (nn.Linear, LInfLinear, L1Linear, SpectralLinear, OrthonormalLinear)
+_LINEAR = (nn.Linear, LInfLinear, L1Linear, LipschitzLinear, SpectralLinear, OrthonormalLinear)
 _CONV = (nn.Conv2d, LInfConv2d, L1Conv2d, SpectralConv2d, OrthonormalConv2d)
 
 

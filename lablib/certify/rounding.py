@@ -35,6 +35,7 @@ from lablib.certify.arithmetic import arithmetic, check_size, round_down
 from lablib.certify.chain import check_inputs, check_labels, check_logits, known_layers
 from lablib.certify.final import split_final
 from lablib.certify.rules import RULES, run
+from lablib.certify.skips import Skip
 from lablib.layers.intact import plain_class
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential, guarantee
 from lablib.ops.norms import check_norm
@@ -194,7 +195,13 @@ def _evaluate(layers: list[nn.Module], x: Tensor, reach: Tensor) -> tuple[Tensor
 
 def _propagate(layers: list[nn.Module], state: _State) -> _State:
     for layer in layers:
-        state = _residual(layer, state) if plain_class(layer) is ConvexResidual else _layer(layer, state)
+        kind = plain_class(layer)
+        if kind is ConvexResidual:
+            state = _residual(layer, state)
+        elif kind is Skip:
+            state = _skip(layer, state)
+        else:
+            state = _layer(layer, state)
     return state
 
 
@@ -233,6 +240,13 @@ def _residual(layer: ConvexResidual, state: _State) -> _State:
     error = passed + local
     norm = torch.minimum(_l2(error), total + _l2(local))
     return _State(value, torch.minimum(error, _rows(norm, error)), norm, reach)
+
+
+def _skip(layer: Skip, state: _State) -> _State:
+    """A linear layer of [inner(x), x]; without a constant stated, so only at the input itself (reach 0)."""
+    inner = _propagate(known_layers(layer.inner), state)
+    both = [torch.cat(parts, -1) for parts in ((inner.value, state.value), (inner.error, state.error))]
+    return _layer(layer.join, _State(*both, _l2(both[1]), state.reach))
 
 
 def _moved(layer: nn.Module, reach: Tensor) -> Tensor:

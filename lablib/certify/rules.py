@@ -20,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lablib.certify.arithmetic import ULPS, Arithmetic
+from lablib.certify.skips import StableSoftplus
 from lablib.layers.activations import Abs, FullSort, GroupSort, Householder, LeakyReLU, MaxMin, PReLU
 from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
 from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv2d, SortNetLayer
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
+from lablib.layers.lipschitz_linear import LipschitzLinear
 from lablib.layers.sequential import guarantee
 from lablib.layers.shift import MeanShift, Normalise, Scale
 from lablib.layers.splines import LearnableSpline
@@ -85,6 +87,13 @@ class _Relative(Rule):
         # the second term: what underflows before a multiplication is multiplied, a value or a constant
         reach = 2 * self.roundings * max(1.0, guarantee(layer)[1])
         return form.relative(self.roundings) * outputs + reach * form.tiny * (1.0 + inputs)
+
+
+class _Softplus(Rule):
+    """max(x, 0) + log1p(exp(-|x|)): exp and log1p of 2 ULPS roundings each, and a sum of positive numbers."""
+
+    def local(self, layer, inputs, outputs, form):
+        return form.relative(4 * ULPS + 1) * outputs + 4 * form.tiny
 
 
 class _Scale(_Relative):
@@ -176,12 +185,9 @@ class _Householder(Rule):
 class _Spline(Rule):
     """s(x) = S(a x) / a: extremes over a box are at its ends or at knots t_k / a inside.
 
-    Rounding. Let L be the constant and A = |x| + 2 R / a, so that |a x - t_k| <= a A. The product a x errs by u
-    a |x|. The place of a x among the knots errs by 3 u a A, and where it gives the neighbouring segment, the two
-    lines are apart by 2 L times that; t_k and a x - t_k err by 4 u a A, the slope by a relative 3 u, its product
-    with a x - t_k by one more; then come the sum and the quotient. In all (15 L A + 2 |s|) u; the bound below has
-    room for implementations that round T as well. What underflows (a slope, or a difference of coefficients) is
-    multiplied by a x - t_k, or that over T.
+    Rounding. lablib/ops/splines derives 19 u L (|x| + R / a) + 3 u |s| for every implementation, with the largest
+    slope L of the coefficients, which is at most the constant; the bound below has room for the terms of higher
+    order. What underflows (a slope, or a difference of coefficients) is multiplied by a x - t_k, or that over T.
     """
 
     def box(self, layer, lower, upper):
@@ -240,11 +246,11 @@ class _Affine(Rule):
 
     def local(self, layer, inputs, outputs, form):
         weight, bias = (None if t is None else t.abs() for t in _weights(layer))
-        share = form.relative(
-            weight[0].numel() + 6
-        )  # products, sums and bias; centre, radius and ends of a box
+        terms = weight[0].numel()
+        share = form.relative(terms + 6)  # products, sums and bias; centre, radius and ends of a box
         flushed = 4 * form.tiny / share  # operands below `tiny` may count as 0, on either side of a product
-        bias = flushed if bias is None else bias + flushed
+        results = terms * flushed  # and so may each product and partial sum
+        bias = results if bias is None else bias + results
         bias = torch.as_tensor(bias).to(weight).expand(len(weight))
         return share * self.apply(layer, inputs.double() + flushed, weight + flushed, bias)
 
@@ -350,7 +356,7 @@ def _pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-LINEAR = {nn.Linear, LInfLinear, L1Linear, SpectralLinear, OrthonormalLinear}
+LINEAR = {nn.Linear, LInfLinear, L1Linear, SpectralLinear, OrthonormalLinear, LipschitzLinear}
 CONVOLUTIONS = {nn.Conv2d, LInfConv2d, L1Conv2d, SpectralConv2d, OrthonormalConv2d}
 
 RULES: dict[type[nn.Module], Rule] = {
@@ -373,4 +379,5 @@ RULES: dict[type[nn.Module], Rule] = {
     MeanShift: _Relative(1),
     Normalise: _Relative(4),
     Scale: _Scale(2),
+    StableSoftplus: _Softplus(),
 }

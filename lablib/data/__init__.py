@@ -3,22 +3,37 @@
 ``digits`` is bundled with scikit-learn and needs no network. ``mnist`` and ``cifar10`` are looked for in the
 folder ``LABLIB_DATA`` (never written to), then in the cache (``LABLIB_CACHE``, default the user's own), and
 are downloaded from their official hosts only when neither has them. Pictures without labels come from
-``load_pictures``: ``bsds500``, found in the same way, or ``pictures``, bundled with scikit-learn.
+``load_pictures``: ``bsds500``, found in the same way, or ``pictures``, bundled with scikit-learn. Rows of numbers
+come from ``load_table``: ``compas``, ``heart`` and ``auto-mpg``, found in the same way, or ``diabetes`` and
+``breast-cancer``, bundled with scikit-learn.
 """
 
-from lablib.data.contract import DamagedDataError, Dataset, MissingDataError, Pictures
-from lablib.data.registry import LABELLED, NAMES, PICTURES, Status, available, load, load_pictures
+from lablib.data.contract import DamagedDataError, Dataset, MissingDataError, Pictures, Table
+from lablib.data.registry import (
+    LABELLED,
+    NAMES,
+    PICTURES,
+    TABLES,
+    Status,
+    available,
+    load,
+    load_pictures,
+    load_table,
+)
 
 __all__ = [
     "LABELLED",
     "NAMES",
     "PICTURES",
+    "TABLES",
     "DamagedDataError",
     "Dataset",
     "MissingDataError",
     "Pictures",
     "Status",
+    "Table",
     "available",
     "load",
     "load_pictures",
+    "load_table",
 ]

@@ -1,7 +1,7 @@
 """What every data set looks like once loaded, and the two ways in which loading fails."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,65 @@ class Pictures:
                 raise ValueError(
                     f"{self.name}: give pictures as uint8 (H, W), not {first.dtype} {first.shape}"
                 )
+
+
+TASKS = ("classification", "regression")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of numbers with something to predict, and what is known of the direction of each feature.
+
+    Attributes:
+        name: the name given to :func:`lablib.data.load_table`.
+        features: (N, D) float64, in their own units.
+        target: (N,) float64; 0 or 1 if ``task`` is "classification".
+        names: (D,) of the features. ``target_name``: what is predicted, with its unit.
+        directions: (D,) +1 if the prediction should not fall as the feature rises, -1 if it should not rise, else 0.
+        task: "classification" or "regression".
+        notes: what the rows are, and what they are and are not fit for.
+        source: where the files were found.
+        test: (N,) bool, the test rows of the published split; None where there is none.
+        left_out: name -> (N,) columns of the file that are no features but are in published figures.
+    """
+
+    name: str
+    features: np.ndarray
+    target: np.ndarray
+    names: tuple[str, ...]
+    target_name: str
+    directions: tuple[int, ...]
+    task: str
+    notes: str
+    source: str
+    test: np.ndarray | None = None
+    left_out: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape, rows = self.features.shape, self.features.shape[:1]
+        if len(shape) != 2 or not self.features.size or self.target.shape != rows:
+            raise ValueError(
+                f"{self.name}: give (N, D) features and (N,) targets, not {shape}, {self.target.shape}"
+            )
+        if self.features.dtype != np.float64 or self.target.dtype != np.float64:
+            raise ValueError(
+                f"{self.name}: give float64, not {self.features.dtype} features and {self.target.dtype} targets"
+            )
+        if not (np.isfinite(self.features).all() and np.isfinite(self.target).all()):
+            raise ValueError(f"{self.name}: there are entries that are not finite; drop or fill those rows")
+        if not len(self.names) == len(self.directions) == shape[1] or not set(self.directions) <= {-1, 0, 1}:
+            raise ValueError(
+                f"{self.name}: give each of the {shape[1]} features a name and a direction +1, 0 or -1"
+            )
+        if self.task not in TASKS:
+            raise ValueError(f"{self.name}: no task {self.task!r}; choose {' or '.join(TASKS)}")
+        if self.task == "classification" and not np.isin(self.target, (0.0, 1.0)).all():
+            raise ValueError(f"{self.name}: the targets of a classification are 0 and 1")
+        for what, column in {"test": self.test, **self.left_out}.items():
+            if column is not None and column.shape != rows:
+                raise ValueError(f"{self.name}: give {what} as {rows}, not {column.shape}")
+        if self.test is not None and (self.test.dtype != bool or self.test.all() or not self.test.any()):
+            raise ValueError(f"{self.name}: give test as a mask that holds some rows and not all")
 
 
 def read_bytes(path: Path, instead: str = BUNDLED) -> bytes:

@@ -5,16 +5,41 @@ import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from lablib.data import bsds500, cifar10, digits, mnist, sample_pictures
-from lablib.data.contract import BUNDLED, DamagedDataError, Dataset, MissingDataError, Pictures
+from lablib.data import (
+    auto_mpg,
+    breast_cancer,
+    bsds500,
+    cifar10,
+    compas,
+    diabetes,
+    digits,
+    heart,
+    mnist,
+    sample_pictures,
+)
+from lablib.data.contract import BUNDLED, DamagedDataError, Dataset, MissingDataError, Pictures, Table
 
 LABELLED = ("digits", "mnist", "cifar10")  # for load
 PICTURES = ("bsds500", "pictures")  # for load_pictures
-NAMES = LABELLED + PICTURES
-_BUNDLED: dict[str, ModuleType] = {"digits": digits, "pictures": sample_pictures}
-# each module holds locate, missing, read, SCALE and DOWNLOADS
-_FILED: dict[str, ModuleType] = {"mnist": mnist, "cifar10": cifar10, "bsds500": bsds500}
+TABLES = ("compas", "heart", "auto-mpg", "diabetes", "breast-cancer")  # for load_table
+NAMES = LABELLED + PICTURES + TABLES
+_BUNDLED: dict[str, ModuleType] = {
+    "digits": digits,
+    "pictures": sample_pictures,
+    "diabetes": diabetes,
+    "breast-cancer": breast_cancer,
+}
+# each module holds locate, missing, read, DOWNLOADS and what its contract names
+_FILED: dict[str, ModuleType] = {
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "bsds500": bsds500,
+    "compas": compas,
+    "heart": heart,
+    "auto-mpg": auto_mpg,
+}
 CONNECT_SECONDS = 30
 
 
@@ -54,9 +79,7 @@ def load(name: str, *, download: bool = True) -> Dataset:
     """
     _check_name(name)
     if name not in LABELLED:
-        raise ValueError(
-            f"{name!r} has pictures without labels; use load_pictures, or one of: {', '.join(LABELLED)}"
-        )
+        raise _other_kind(name, "load", LABELLED)
     module, arrays, source = _find(name, download)
     return Dataset(name, *arrays, class_names=module.CLASS_NAMES, scale=module.SCALE, source=source)
 
@@ -71,12 +94,47 @@ def load_pictures(name: str, *, download: bool = True) -> Pictures:
     """
     _check_name(name)
     if name not in PICTURES:
-        raise ValueError(f"{name!r} has labelled images; use load, or one of: {', '.join(PICTURES)}")
+        raise _other_kind(name, "load_pictures", PICTURES)
     module, splits, source = _find(name, download)
     return Pictures(name, *splits, scale=module.SCALE, source=source)
 
 
-def _find(name: str, download: bool) -> tuple[ModuleType, tuple, str]:
+def load_table(name: str, *, download: bool = True) -> Table:
+    """Return rows of numbers with something to predict, their content checked: :data:`TABLES`.
+
+    ``compas``, ``heart`` and ``auto-mpg`` are as :func:`load` says of files; the others come with scikit-learn.
+
+    Raises:
+        ValueError, MissingDataError, DamagedDataError: as :func:`load`.
+    """
+    _check_name(name)
+    if name not in TABLES:
+        raise _other_kind(name, "load_table", TABLES)
+    module, arrays, source = _find(name, download)
+    return Table(
+        name,
+        **arrays,
+        names=module.FEATURES,
+        target_name=module.TARGET_NAME,
+        directions=module.DIRECTIONS,
+        task=module.TASK,
+        notes=module.NOTES,
+        source=source,
+    )
+
+
+def _other_kind(name: str, asked: str, offered: tuple[str, ...]) -> ValueError:
+    """Return the error of a name that another function loads."""
+    kinds = (
+        ("load", "labelled images", LABELLED),
+        ("load_pictures", "pictures without labels", PICTURES),
+        ("load_table", "rows of numbers", TABLES),
+    )
+    use, what = next((function, what) for function, what, names in kinds if name in names)
+    return ValueError(f"{name!r} has {what}; use {use}, or with {asked} one of: {', '.join(offered)}")
+
+
+def _find(name: str, download: bool) -> tuple[ModuleType, Any, str]:
     """Return the module of a data set, what its ``read`` returned, and where the files are."""
     if name in _BUNDLED:
         if importlib.util.find_spec("sklearn") is None:
@@ -149,7 +207,7 @@ def _instead(module: ModuleType) -> str:
     return getattr(module, "INSTEAD", BUNDLED)
 
 
-def _read_cached(module: ModuleType, download: bool) -> tuple[Path, tuple]:
+def _read_cached(module: ModuleType, download: bool) -> tuple[Path, Any]:
     """Read a data set from the cache, fetching what is missing; a damaged download is fetched once more."""
     root = cache_folder()
     try:
@@ -162,7 +220,7 @@ def _read_cached(module: ModuleType, download: bool) -> tuple[Path, tuple]:
     return _fetch_and_read(module, root, download)
 
 
-def _fetch_and_read(module: ModuleType, root: Path, download: bool) -> tuple[Path, tuple]:
+def _fetch_and_read(module: ModuleType, root: Path, download: bool) -> tuple[Path, Any]:
     place = module.locate(root)
     if place is None or module.missing(place):
         _fetch(module, root, download)

@@ -21,6 +21,9 @@ RECIPES: tuple[str, ...] = (
     "wasserstein",
     "denoising",
     "plug_and_play",
+    "monotone_toys",
+    "monotone_tabular",
+    "trigger",
     "peer_battery",
     "certified_accuracy",
 )

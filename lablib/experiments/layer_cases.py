@@ -19,6 +19,7 @@ def own_cases() -> list[Case]:
         Case("OrthonormalLinear wide", lambda: L.OrthonormalLinear(8, 6), features),
         Case("OrthonormalLinear tall", lambda: L.OrthonormalLinear(8, 10), features),
         Case("OrthonormalLinear square", lambda: L.OrthonormalLinear(8, 8), features),
+        *_capped_cases(),
         Case("LInfConv2d", lambda: L.LInfConv2d(4, 5, 3, padding=1), images),
         Case("LInfConv2d stride 2", lambda: L.LInfConv2d(4, 5, 4, stride=2, padding=1), images),
         Case("L1Conv2d", lambda: L.L1Conv2d(4, 5, 3, padding=1), images),
@@ -86,6 +87,17 @@ def own_cases() -> list[Case]:
             ((4, 6, 6),),
         ),
     ]
+
+
+def _capped_cases() -> list[Case]:
+    """Linear layers with a cap, where it bounds a norm by itself; the others are for MonotoneNetwork."""
+    linear = L.LipschitzLinear
+    cases = {
+        "one cap 0.3": lambda: linear(8, 6, kind="one", lipschitz_const=0.3),
+        "inf cap 3, whole": lambda: linear(8, 6, kind="inf", lipschitz_const=3.0, vectorwise=False),
+        "two cap 2.5": lambda: linear(8, 6, kind="two", lipschitz_const=2.5),
+    }
+    return [Case(f"LipschitzLinear {name}", build, ((3, 8),)) for name, build in cases.items()]
 
 
 def _spline_cases(anywhere: tuple[tuple[int, ...], ...]) -> list[Case]:

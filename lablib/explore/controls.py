@@ -40,6 +40,12 @@ def picker(name: str, options: Sequence[Any], value: Any, hint: str) -> widgets.
     )
 
 
+def wide(control: widgets.Widget) -> widgets.Widget:
+    """Give a control room for a long name, three to a line, and return it."""
+    control.style.description_width, control.layout.width = "175px", "340px"
+    return control
+
+
 def rows(*lines: Sequence[widgets.Widget]) -> widgets.VBox:
     """Put lines of controls under each other; a line that does not fit the page wraps."""
     wrap = widgets.Layout(flex_flow="row wrap", align_items="center")

@@ -12,7 +12,12 @@ from lablib.layers.base import LipschitzLayer
 from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
 from lablib.layers.describe import describe
 from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv2d, SortNetLayer
+from lablib.layers.frozen import FrozenMonotone
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
+from lablib.layers.lipschitz_linear import LipschitzLinear, direct_norm
+from lablib.layers.monotone import MonotoneNetwork
+from lablib.layers.monotonic_wrapper import MonotonicWrapper
+from lablib.layers.partials import bound_partials
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential, guarantee
 from lablib.layers.shift import MeanShift, Normalise, Scale
 from lablib.layers.sortnet_models import SortConv, SortHybrid, SortMLP, recompute_means
@@ -27,6 +32,7 @@ from lablib.layers.subsets import SubsetSource
 __all__ = [
     "Abs",
     "ConvexResidual",
+    "FrozenMonotone",
     "FullSort",
     "GroupSort",
     "Householder",
@@ -39,9 +45,12 @@ __all__ = [
     "LeakyReLU",
     "LearnableSpline",
     "LipschitzLayer",
+    "LipschitzLinear",
     "LipschitzSequential",
     "MaxMin",
     "MeanShift",
+    "MonotoneNetwork",
+    "MonotonicWrapper",
     "Normalise",
     "OrthonormalConv2d",
     "OrthonormalLinear",
@@ -56,7 +65,9 @@ __all__ = [
     "SpectralConv2d",
     "SpectralLinear",
     "SubsetSource",
+    "bound_partials",
     "describe",
+    "direct_norm",
     "guarantee",
     "recompute_means",
     "spline_parameter_groups",

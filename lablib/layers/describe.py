@@ -19,6 +19,8 @@ from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, Spectral
 from lablib.layers.distance import LInfDistance, SortNetLayer
 from lablib.layers.intact import check_intact, is_chain, plain_class
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
+from lablib.layers.lipschitz_linear import LipschitzLinear
+from lablib.layers.monotone import MonotoneNetwork
 from lablib.layers.sequential import ConvexResidual
 from lablib.layers.shift import MeanShift, Normalise, Scale
 from lablib.layers.splines import LearnableSpline
@@ -218,12 +220,45 @@ def _residual(layer: ConvexResidual, features: _Features) -> list[Op]:
     return [{"op": "residual", "branch": branch, "alpha": float(layer.alpha.detach())}]
 
 
+def _monotone(net: MonotoneNetwork, features: _Features) -> list[Op]:
+    """A plain chain: the residual rides along as one group of equal entries per output, which no sort changes."""
+    if net.head not in (None, "softplus"):
+        raise ValueError(
+            f"the head {net.head!r} has no form as plain data; describe the network without its head"
+        )
+    weights = [_array(layer.weight) for layer in net.network[::2]]
+    biases = [_array(layer.bias) for layer in net.network[::2]]
+    copies = net.group_size if len(weights) > 1 else 1
+    carried = np.repeat(_array(net.directions * net.residual()), copies, axis=0)
+    rest = net.out_features * copies
+    # first copy of each group: what the last layer adds to the output
+    chosen = np.repeat(np.eye(net.out_features, dtype=carried.dtype), copies, axis=1)
+    chosen[:, np.arange(rest) % copies != 0] = 0
+    ops = []
+    for place, (weight, bias) in enumerate(zip(weights, biases)):
+        below = np.eye(rest, dtype=weight.dtype) if place else carried
+        wide = np.zeros((len(weight) + rest, weight.shape[1] + (rest if place else 0)), weight.dtype)
+        wide[: len(weight), : weight.shape[1]] = weight
+        wide[len(weight) :, -below.shape[1] :] = below
+        ops.append(
+            {"op": "affine", "weight": wide, "bias": np.concatenate([bias, np.zeros(rest, bias.dtype)])}
+        )
+        if place + 1 < len(weights):
+            ops.append({"op": "group_sort", "size": copies})
+    total = np.concatenate([np.eye(net.out_features, dtype=chosen.dtype), chosen], axis=1)
+    ops.append({"op": "affine", "weight": total, "bias": None})
+    features.channels, features.image = net.out_features, False
+    return ops + (_activation("softplus") if net.head else [])
+
+
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 _MAKERS: dict[type[nn.Module], Callable[[Any, _Features], list[Op]]] = {
-    **dict.fromkeys((nn.Linear, LInfLinear, L1Linear, SpectralLinear, OrthonormalLinear), _affine),
+    **dict.fromkeys(
+        (nn.Linear, LInfLinear, L1Linear, LipschitzLinear, SpectralLinear, OrthonormalLinear), _affine
+    ),
     **dict.fromkeys((nn.Conv2d, LInfConv2d, L1Conv2d, SpectralConv2d, OrthonormalConv2d), _conv),
     **dict.fromkeys((nn.PReLU, PReLU), _prelu),
     **dict.fromkeys((nn.Hardtanh, nn.ReLU6), _hardtanh),
@@ -244,4 +279,5 @@ _MAKERS: dict[type[nn.Module], Callable[[Any, _Features], list[Op]]] = {
     Normalise: _normalise,
     Scale: lambda layer, features: _piecewise([0.0, 1.0], [0.0, layer.constant]),
     ConvexResidual: _residual,
+    MonotoneNetwork: _monotone,
 }

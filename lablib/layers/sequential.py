@@ -86,6 +86,9 @@ def guarantee(layer: nn.Module) -> Guarantee:
 
 def _statement(layer: nn.Module) -> Guarantee:
     kind = plain_class(layer)
+    elsewhere = getattr(layer, "stated_elsewhere", "")
+    if elsewhere:
+        raise ValueError(f"{layer_name(layer)} {elsewhere}")
     if isinstance(layer, LipschitzSequential):
         return layer.norms, layer.lipschitz
     if isinstance(layer, LipschitzLayer):

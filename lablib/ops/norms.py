@@ -66,7 +66,8 @@ def bound_spectral_norm(weight: Tensor) -> Tensor:
     gram = _short_gram(w)
     short, long = sorted(w.shape[-2:])
     try:
-        largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0.0)
+        # above 0, so that the gradient of the root is finite for W = 0
+        largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=2.0**-1070)
     except torch.linalg.LinAlgError as error:
         raise ValueError(NOT_FINITE) from error
     # Squares below 2^-1074 underflow: their square roots, for all entries together, are in the last term.

@@ -73,10 +73,10 @@ def shrink_matrix(weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return (weight.double() * scale).to(dtype)
 
 
-def scale_matrix_spectral(weight: Tensor) -> Tensor:
-    """Return W / max(1, ||W||_2) for W (O, I); the true spectral norm of the result is at most 1."""
+def scale_matrix_spectral(weight: Tensor, cap: float = 1.0) -> Tensor:
+    """Return W / max(1, ||W||_2 / cap) for W (O, I); the true spectral norm of the result is at most cap."""
     bound = bound_spectral_norm(weight) + _cast_error(weight[:, :, None, None], weight.dtype)
-    return (weight.double() / bound.clamp(min=1.0)).to(weight.dtype)
+    return (weight.double() * (cap / bound.clamp(min=cap))).to(weight.dtype)
 
 
 def scale_conv_spectral(kernel: Tensor, stride: int | tuple[int, int], grid: int | None = None) -> Tensor:

@@ -6,6 +6,8 @@ and Stability of Numerical Algorithms, 2nd ed., section 4.2). The allowances bel
 needed.
 """
 
+import math
+
 import torch
 
 EPS64 = 2.0**-52
@@ -20,10 +22,25 @@ def sum_allowance(terms: int) -> float:
 
 
 def target_below_one(terms: int, dtype: torch.dtype) -> float:
-    """Return c < 1: terms scaled in float64 to a sum of c and rounded to ``dtype`` truly sum to at most 1.
+    """Return c < 1: terms scaled in float64 to a sum of c and rounded to ``dtype`` truly sum to at most 1."""
+    return target_below(1.0, terms, dtype)
+
+
+def target_below(cap: float, terms: int, dtype: torch.dtype) -> float:
+    """Return c < cap: terms scaled in float64 to a sum of c and rounded to ``dtype`` truly sum to at most cap.
 
     Rounding to ``dtype`` moves each term by a relative eps/2 or, among the subnormal numbers, by half their
-    spacing.
+    spacing. 0 where nothing else is safe. The same holds for Euclidean norms: a sum of squares errs by one
+    rounding more per term, its root by half of that.
     """
     info = torch.finfo(dtype)
-    return 1.0 - (terms + 8) * EPS64 - info.eps - terms * info.smallest_normal * info.eps
+    spacing = info.smallest_normal * info.eps
+    return max(0.0, cap * (1.0 - (terms + 8) * EPS64 - info.eps) - terms * spacing)
+
+
+def round_down(value: float, dtype: torch.dtype) -> float:
+    """Return the largest number of ``dtype`` that is at most ``value`` > 0; 0 below its smallest one."""
+    info = torch.finfo(dtype)
+    exponent = math.frexp(value)[1] - 1  # value in [2^exponent, 2^(exponent + 1))
+    step = max(info.eps * 2.0**exponent, info.smallest_normal * info.eps)
+    return min(math.floor(value / step) * step, info.max)

@@ -120,9 +120,9 @@ def test_bundled_tiles_need_no_file_and_no_pixel_is_in_two_splits(empty_home):
 
 
 def test_labelled_and_unlabelled_do_not_mix():
-    with pytest.raises(ValueError, match="load_pictures, or one of: digits"):
+    with pytest.raises(ValueError, match="load_pictures, or with load one of: digits"):
         load("bsds500")
-    with pytest.raises(ValueError, match="use load, or one of: bsds500"):
+    with pytest.raises(ValueError, match="use load, or with load_pictures one of: bsds500"):
         load_pictures("digits")
     with pytest.raises(ValueError, match="no data set 'bsd68'; there are: digits"):
         load_pictures("bsd68")

@@ -1,5 +1,6 @@
 // Coefficients of splines, (C, K), with slopes clipped to bounds: the whole numbers of projection.py (lablib/ops/splines).
 #pragma GCC optimize("no-finite-math-only", "fp-contract=off")
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -16,7 +17,9 @@ void project(const F* values, int64_t knots, double least, double most, double r
     int exponent = 0;
     std::frexp((std::abs(mean) + room) * margin, &exponent);
     const double unit = std::ldexp(1.0, exponent - bits), scale = 1 / unit;
-    const double floor = std::ceil(least * scale), ceiling = std::floor(most * scale);
+    double floor = std::ceil(least * scale), ceiling = std::floor(most * scale);
+    if (least > 0) floor = std::max(floor, 1.0);  // where the product underflows
+    if (most < 0) ceiling = std::min(ceiling, -1.0);
     double before = std::nearbyint((double)values[0] * scale), sum = 0, sums = 0;
     for (int64_t k = 1; k < knots; k++) {
         const double here = std::nearbyint((double)values[k] * scale), step = here - before;
@@ -28,13 +31,17 @@ void project(const F* values, int64_t knots, double least, double most, double r
     double at = std::nearbyint(mean * scale - sums / (double)knots);
     if (!std::isfinite(total) || floor > ceiling) at = std::numeric_limits<double>::quiet_NaN();
     made[0] = F(at * unit);
+    double largest = std::abs(at);
     before = std::nearbyint((double)values[0] * scale);
     for (int64_t k = 1; k < knots; k++) {
         const double here = std::nearbyint((double)values[k] * scale), step = here - before;
         at += step < floor ? floor : step > ceiling ? ceiling : step;
         made[k] = F(at * unit);
+        largest = std::max(largest, std::abs(at));
         before = here;
     }
+    if (!(largest * unit <= std::numeric_limits<F>::max()))
+        std::fill_n(made, knots, std::numeric_limits<F>::quiet_NaN());
 }
 
 }  // namespace

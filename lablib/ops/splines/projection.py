@@ -14,6 +14,11 @@ from lablib.ops import native
 # Bits of the whole numbers that stand for the coefficients: all of the significand, but two of float64's, so that
 # sums taken in float64 stay exact.
 _BITS = {torch.float16: 11, torch.bfloat16: 8, torch.float32: 24, torch.float64: 51}
+# Exponent of the smallest unit: of the smallest normal number, which no processor takes for 0. Half precision is
+# never computed in; its smallest number is safe.
+_LEAST = {torch.float16: -24, torch.bfloat16: -126, torch.float32: -126, torch.float64: -1022}
+_TINY = 2.0**-1022
+_LARGEST = 1e300  # of a slope bound times the reach
 _SLACK = 2.0  # whole numbers by which rounding may carry a difference over its bound
 _MARGIN = 1.0001  # against rounding in the size of the coefficients
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
@@ -43,18 +48,22 @@ def project_slopes(values: Tensor, reach: float, low: float = -1.0, high: float 
     up: sums of whole numbers that float64 holds, so without error and in any order. A whole constant then brings the
     mean to m within q. By the inequality all results are whole numbers up to 2^b, so they are stored as they are, and
     their differences, divided by T, lie in [low, high] in exact arithmetic, T = 2 R / (K - 1) being no float either.
-    The price is q / T <= (K - 1) (1 + |m| / (L R)) 2^-b of slope, 1.2e-6 for 21 knots in float32.
+    The price is q / T <= (K - 1) (1 + |m| / (L R)) 2^-b of slope, 1.2e-6 for 21 knots in float32. q is never below
+    the smallest normal number (float16: the smallest), so that no multiple of it is rounded or flushed to 0.
 
-    A row gets NaN if it holds NaN or infinity, or if no whole number lies between the bounds (only where both have
-    one sign, and nearly meet or m is millions of times T).
+    A row gets NaN if it holds NaN or infinity, if its results or the sum of its coefficients overflow, or if no whole
+    number lies between the bounds (only where both have one sign, and nearly meet or T is too small for m or the
+    dtype).
 
     Raises:
         ValueError: for coefficients that are not (C, K) with K >= 2 or not floating point, a reach that is not a
-            positive number, or bounds that are not finite numbers with low <= high.
+            positive number, or bounds that are not finite numbers with low <= high (at most 1e300 times R).
     """
     check_values(values, reach)
     if not -math.inf < low <= high < math.inf:
         raise ValueError(f"slope bounds must be finite with low <= high, got {low} and {high}")
+    if max(abs(low), abs(high)) * reach > _LARGEST:
+        raise ValueError(f"slope bounds times the reach must be at most {_LARGEST:g}, got {low} and {high}")
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         stored, passes = torch.ops.lablib.project_slopes(values.detach(), reach, low, high)
         smooth = _formula(values, passes)
@@ -89,7 +98,8 @@ def _project(values: Tensor, reach: float, low: float, high: float) -> tuple[Ten
     """Return the projected coefficients and where the gradient of a difference passes, (C, K - 1)."""
     check_values(values, reach)
     least, most = _bounds(reach, values.shape[1], low, high)
-    room = max(abs(low), abs(high)) * reach
+    # more room than needed makes the unit larger
+    room = max(max(abs(low), abs(high)) * reach, 2.0 ** (_LEAST[values.dtype] + _BITS[values.dtype] - 1))
     if values.device.type == "cpu" and values.dtype in _SUFFIX and native.kernels() == "native":
         return _by_native(values.contiguous(), least, most, room)
     return _by_torch(values, least, most, room)
@@ -101,11 +111,14 @@ def _by_torch(values: Tensor, least: float, most: float, room: float) -> tuple[T
     exponent = ((mean.abs() + room) * _MARGIN).frexp().exponent - _BITS[values.dtype]
     unit = torch.ldexp(torch.ones_like(mean), exponent)
     difference = (v / unit).round().diff(dim=1)
-    floor, ceiling = (least / unit).ceil(), (most / unit).floor()
+    # 1 and -1 where the quotient underflows
+    floor = (least / unit).ceil().clamp(min=1.0 if least > 0 else -math.inf)
+    ceiling = (most / unit).floor().clamp(max=-1.0 if most < 0 else math.inf)
     steps = torch.nn.functional.pad(difference.clamp(floor, ceiling).cumsum(1), (1, 0))
     made = (steps + (mean / unit - steps.mean(1, keepdim=True)).round()) * unit
     passes = (difference >= floor - _SLACK) & (difference <= ceiling + _SLACK)
-    broken = (floor > ceiling) | ~mean.isfinite()
+    largest = made.abs().amax(1, keepdim=True)  # NaN if there is one
+    broken = (floor > ceiling) | ~(largest <= torch.finfo(values.dtype).max)
     return made.masked_fill(broken, math.nan).to(values.dtype), passes
 
 
@@ -124,13 +137,15 @@ def _by_native(values: Tensor, least: float, most: float, room: float) -> tuple[
 
 @functools.lru_cache(256)
 def _bounds(reach: float, knots: int, low: float, high: float) -> tuple[float, float]:
-    """Return the least float >= low T and the largest <= high T, T = 2 R / (K - 1) exactly."""
+    """Return the least float >= low T and the largest <= high T, T = 2 R / (K - 1) exactly, none of them subnormal."""
     spacing = 2 * Fraction(reach) / (knots - 1)
-    least, most = Fraction(low) * spacing, Fraction(high) * spacing
-    return (
-        float(least) if Fraction(float(least)) >= least else math.nextafter(float(least), math.inf),
-        float(most) if Fraction(float(most)) <= most else math.nextafter(float(most), -math.inf),
-    )
+    return -_below(-Fraction(low) * spacing), _below(Fraction(high) * spacing)
+
+
+def _below(bound: Fraction) -> float:
+    """Return the largest float that is 0 or normal, and at most ``bound``."""
+    near = float(bound) if Fraction(float(bound)) <= bound else math.nextafter(float(bound), -math.inf)
+    return near if abs(bound) >= _TINY else -_TINY if bound < 0 else 0.0
 
 
 def _fake(values, reach, low, high):

@@ -1,0 +1,267 @@
+"""Networks that are increasing, decreasing or free in each input, whatever their weights: MonotoneNetwork.
+
+A Lipschitz network g has slopes that are bounded from below; adding enough of an input makes them positive:
+
+    f_o(x) = g_o(x) + sum_i s_oi r_oi x_i,    s_oi in {+1, 0, -1},  r_oi >= 0.
+
+Source: Kitouni, Nolte, Williams, "Robust and Provably Monotonic Networks" (arXiv 2112.00038), section 2; Nolte,
+Kitouni, Williams, "Expressive Monotonic Neural Networks" (ICLR 2023, arXiv 2307.07512), section 3.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from lablib.layers.activations import GroupSort
+from lablib.layers.base import Fixed, check_channels, exact, layer_name
+from lablib.layers.directions import check_saved_directions, checked_directions
+from lablib.layers.frozen import FrozenMonotone
+from lablib.layers.intact import check_intact, plain_class
+from lablib.layers.lipschitz_linear import SAVED_CAP, LipschitzLinear, check_saved_cap
+from lablib.layers.partials import check_kinds
+from lablib.ops.projections import check_cap, check_kind
+from lablib.ops.slopes import (
+    add_slopes,
+    intersect_slopes,
+    slopes_of_weight,
+    through_group_sort,
+    through_linear,
+)
+
+RESIDUALS = ("certified", "lipschitz")
+# Of lambda: what is left between the slopes of g and r, so that bounds of the sum prove its sign in whatever order
+# they are computed (they lose about 2^-52 per unit of width and layer).
+_SLACK = 2.0**-40
+_REST = {"one": "one", "inf": "inf", "two": "two", "one-inf": "inf", "two-inf": "inf"}
+
+
+def _softplus(y: Tensor) -> Tensor:
+    # torch's own returns y beyond a threshold, and jumps down there
+    return torch.logaddexp(y, torch.zeros_like(y))
+
+
+def _identity(y: Tensor) -> Tensor:
+    return y
+
+
+HEADS = {None: _identity, "sigmoid": torch.sigmoid, "softplus": _softplus}
+
+
+class MonotoneNetwork(nn.Module):
+    r"""x (..., I) -> (..., O), monotone in the inputs that ``directions`` names, for all weights.
+
+        f = head(g(x) + sum_i s_oi r_oi x_i),    g = W_L sort W_{L-1} ... sort W_1 x with biases,
+
+    where every \|dg_o/dx_i\| <= lambda, since layer l has ||W_l|| <= lambda^(1/L) in norms that chain. What is
+    added, r, is what the slopes of g as bounded now (:func:`lablib.ops.slopes.through_linear`) ask for, to 1e-12:
+    no slope is forced above 0, none can have the wrong sign. Gradients flow through r. With
+    ``residual="lipschitz"`` r = lambda, as in the paper: cheaper, and slopes lie in [0, 2 lambda].
+
+    Statements are about the real function that the stored weights define. Evaluated in floating point, two close
+    points may come out the wrong way round by the rounding of the outputs. The parts of ``network`` are read rather
+    than called, so that each weight is constrained once; forward hooks on them do not run.
+
+    Args:
+        in_features, out_features: I and O.
+        hidden: widths of the hidden layers; none makes a linear function.
+        lipschitz: lambda, the bound of the slopes of g, between 1e-30 and 1e30.
+        directions: +1 increasing, -1 decreasing, 0 free; (I,) for all outputs or (O, I). Default all +1.
+        kind: the norms that are capped. ``"one-inf"`` (the default), ``"two-inf"``: the first layer; ``"inf"`` in
+            the others. ``"one"``, ``"inf"``, ``"two"``: all layers. Or one kind per layer, if they chain.
+        group_size: how many units are sorted together; divides every width.
+        residual: ``"certified"`` or ``"lipschitz"``.
+        head: None, ``"sigmoid"`` or ``"softplus"``, applied at the end; both are increasing.
+
+    Attributes:
+        network: g.
+        directions: s (O, I), a tensor in the dtype of the weights.
+        lipschitz: lambda.
+
+    Raises:
+        ValueError: for fractional or NaN directions or ones of another shape, a lambda that is not a positive
+            number, widths that ``group_size`` does not divide, unknown kinds or such that do not chain.
+
+    >>> network = MonotoneNetwork(3, (16, 16), lipschitz=2.0, directions=(1, 0, -1))
+    >>> low, high = network.slope_bounds()
+    >>> bool(low[0, 0] >= 0), bool(high[0, 2] <= 0)
+    (True, True)
+    """
+
+    in_features = Fixed()
+    out_features = Fixed()
+    lipschitz = Fixed()
+    group_size = Fixed()
+    residual_kind = Fixed()
+    head = Fixed()
+    stated_elsewhere = (
+        "is bounded slope by slope; ask its slope_bounds(), or certify_slopes of lablib.certify for a chain"
+    )
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        out_features: int = 1,
+        lipschitz: float = 1.0,
+        directions: Sequence | Tensor | None = None,
+        *,
+        kind: str | Sequence[str] = "one-inf",
+        group_size: int = 2,
+        residual: str = "certified",
+        head: str | None = None,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        widths = [in_features, *_checked_widths(hidden, group_size), out_features]
+        kinds = _checked_kinds(kind, len(widths) - 1)
+        if residual not in RESIDUALS:
+            raise ValueError(f"residual is one of {', '.join(RESIDUALS)}, got {residual!r}")
+        if head not in HEADS:
+            raise ValueError(f"head is one of {', '.join(map(repr, HEADS))}, got {head!r}")
+        self.in_features, self.out_features, self.group_size = in_features, out_features, group_size
+        self.lipschitz, self.residual_kind, self.head = check_cap(lipschitz), residual, head
+        cap = root_below(self.lipschitz * (1.0 - _SLACK), len(kinds))
+        layers = []
+        for place, (width, after) in enumerate(itertools.pairwise(widths)):
+            layers += [GroupSort(group_size, dim=-1)] if place else []
+            layers.append(
+                LipschitzLinear(
+                    width, after, kind=kinds[place], lipschitz_const=cap, device=device, dtype=dtype
+                )
+            )
+        self.network = nn.Sequential(*layers)
+        signs = checked_directions(directions, out_features, in_features)
+        self.register_buffer("directions", signs.to(layers[0].bias), persistent=False)
+
+    @exact
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., I) -> (..., O)."""
+        check_channels(x, self.in_features, -1, self)
+        weights = self._weights()
+        y = x
+        for place, (layer, weight) in enumerate(zip(self.network[::2], weights)):
+            y = F.linear(y if not place else self.network[2 * place - 1](y), weight, layer.bias)
+        return HEADS[self.head](y + F.linear(x, self.directions * self._residual(weights)))
+
+    def residual(self) -> Tensor:
+        """Return r (O, I) >= 0 as it is added now, in the dtype of the weights; 0 for free inputs."""
+        return self._residual(self._weights())
+
+    def frozen(self) -> FrozenMonotone:
+        """Return a copy with plain weights and no gradients, several times faster: for use, not for training."""
+        with torch.no_grad():
+            return FrozenMonotone(self.network, self.directions * self.residual(), HEADS[self.head])
+
+    def slope_bounds(self) -> tuple[Tensor, Tensor]:
+        """Return (low, high), (O, I) float64: low_oi t <= f_o(x + t e_i) - f_o(x) <= high_oi t, for t >= 0.
+
+        f before the head, which multiplies slopes by at most 1 (``"softplus"``) or 1/4 (``"sigmoid"``). Proven
+        for the weights as stored, differentiable.
+
+        Raises:
+            ValueError: if a part of the network was exchanged, or hooks or changes make the statement void.
+        """
+        check_intact(self)
+        weights = self._weights()
+        added = self.directions.double() * self._residual(weights).double()
+        return add_slopes(*self._inner_slopes(weights), added, added)
+
+    def _weights(self) -> list[Tensor]:
+        """The weights as constrained now, read once for the value and for the residual."""
+        for place, layer in enumerate(self.network):
+            sorts = place % 2 == 1
+            if plain_class(layer) is not (GroupSort if sorts else LipschitzLinear) or (
+                sorts and layer.dim != -1
+            ):
+                raise ValueError(
+                    f"part {place} of the network was exchanged or changed ({layer_name(layer)}); make a new "
+                    "MonotoneNetwork, or a MonotonicWrapper around a network of your own"
+                )
+        return [layer.weight for layer in self.network[::2]]
+
+    def _inner_slopes(self, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Proven slopes of g (O, I): by intervals, and by the caps of its layers."""
+        low, high = slopes_of_weight(weights[0])
+        for sort, weight in zip(self.network[1::2], weights[1:]):
+            low, high = through_linear(*through_group_sort(low, high, sort.size), weight)
+        return intersect_slopes(low, high, low.new_full((self.in_features,), self.lipschitz))
+
+    def _residual(self, weights: list[Tensor]) -> Tensor:
+        """r, computed once within ``parametrize.cached()``, like the weights that it depends on."""
+        if not parametrize._cache_enabled:
+            return self._needed(weights)
+        key = (id(self), "residual")
+        if key not in parametrize._cache:
+            parametrize._cache[key] = self._needed(weights)
+        return parametrize._cache[key]
+
+    def _needed(self, weights: list[Tensor]) -> Tensor:
+        signs = self.directions
+        if self.residual_kind == "lipschitz":
+            needed = signs.double().abs() * self.lipschitz
+        else:
+            low, high = self._inner_slopes(weights)
+            against = torch.where(signs > 0, -low, torch.where(signs < 0, high, 0.0))
+            needed = torch.where(against > 0, against + _SLACK * self.lipschitz, 0.0)
+        return round_up(needed, signs.dtype)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + SAVED_CAP] = torch.tensor(self.lipschitz, dtype=torch.float64)
+        destination[prefix + "directions"] = self.directions.detach().clone()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        check_saved_cap(self, self.lipschitz, state_dict, prefix)
+        check_saved_directions(self, state_dict, prefix + "directions", self.directions)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_features}, {self.out_features}, lipschitz={self.lipschitz:g}, "
+            f"residual={self.residual_kind!r}, head={self.head!r}"
+        )
+
+
+def root_below(value: float, degree: int) -> float:
+    """Return the degree-th root of ``value``, rounded so that its degree-th power is at most ``value`` exactly."""
+    root = value ** (1.0 / degree)
+    while Fraction(root) ** degree > Fraction(value):
+        root = math.nextafter(root, 0.0)
+    return root
+
+
+def round_up(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``value`` >= 0 (float64) in ``dtype``, rounded to nearest or, where that is less, a little up."""
+    info = torch.finfo(dtype)
+    nearest = value.to(dtype)
+    raised = (value * (1.0 + info.eps) + info.smallest_normal * info.eps).to(dtype)
+    return torch.where(nearest.double() < value, raised, nearest)
+
+
+def _checked_widths(hidden: Sequence[int], group_size: int) -> list[int]:
+    if isinstance(hidden, int) or not all(isinstance(width, int) and width >= 1 for width in hidden):
+        raise ValueError(f"hidden is a sequence of widths such as (16, 16), got {hidden!r}")
+    if not isinstance(group_size, int) or group_size < 2:
+        raise ValueError(f"group_size is at least 2 (a group of one is not sorted), got {group_size!r}")
+    odd = [width for width in hidden if width % group_size]
+    if odd:
+        raise ValueError(f"group_size {group_size} does not divide the width {odd[0]}; choose one that does")
+    return list(hidden)
+
+
+def _checked_kinds(kind: str | Sequence[str], depth: int) -> list[str]:
+    if isinstance(kind, str):
+        check_kind(kind)
+        return [kind] + [_REST[kind]] * (depth - 1)
+    kinds = [check_kind(one) for one in kind]
+    if len(kinds) != depth:
+        raise ValueError(f"{depth} linear layers need one kind or {depth} kinds, got {len(kinds)}")
+    check_kinds(kinds)
+    return kinds
