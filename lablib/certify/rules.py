@@ -188,6 +188,7 @@ class _Spline(Rule):
     Rounding. lablib/ops/splines derives 19 u L (|x| + R / a) + 3 u |s| for every implementation, with the largest
     slope L of the coefficients, which is at most the constant; the bound below has room for the terms of higher
     order. What underflows (a slope, or a difference of coefficients) is multiplied by a x - t_k, or that over T.
+    Nothing holds where a x may overflow, which a flat s does not show.
     """
 
     def box(self, layer, lower, upper):
@@ -207,7 +208,8 @@ class _Spline(Rule):
         alpha = per_channel(self.scale(layer), inputs, layer.dim)
         size = inputs + 2 * layer.range / alpha
         flushed = 8 * form.tiny * (1 + constant) * (1 + 1 / alpha + size * (1 + 1 / spacing))
-        return form.relative(24) * (constant * size + outputs) + flushed
+        local = form.relative(24) * (constant * size + outputs) + flushed
+        return torch.where(alpha * size < 2.0**-6 / form.tiny, local, math.inf)
 
     def scale(self, layer) -> Tensor:
         """a (C,), or (1,) for all channels."""

@@ -77,16 +77,9 @@ def read_c(text: str) -> tuple[str, Numbers]:
     if named is None:
         raise ValueError("it is no exported network; export it again")
     name = named[1]
-    arrays = {
-        key: np.array(
-            [float.fromhex(v) for v in re.findall(r"(-?0x[0-9a-f.]+p[+-]\d+)f", body)], np.float32
-        ).reshape([int(n) for n in re.findall(r"\d+", shape)])
-        for key, shape, body in re.findall(
-            rf"^static const float {name}_(\w+?)((?:\[\d+\])+) = (.*?);$", text, re.M | re.S
-        )
-    }
-    depth = sum(key.startswith("weight_") for key in arrays)
     try:
+        arrays = _arrays(name, text)
+        depth = sum(key.startswith("weight_") for key in arrays)
         stored = Numbers(
             weights=[np.ascontiguousarray(arrays[f"weight_{k}"].T) for k in range(depth)],
             biases=[arrays[f"bias_{k}"] for k in range(depth)],
@@ -97,12 +90,43 @@ def read_c(text: str) -> tuple[str, Numbers]:
             factor=arrays.get("factor"),
         )
         numbers = by_group(stored)
-        same = _code(name, numbers) == text.partition("*/\n")[2]
-    except (KeyError, IndexError, ValueError):
-        same = False
-    if not same:
+        (said, _, code), (own_words, _, own_code) = (
+            part.partition("*/\n") for part in (text, c_text(name, numbers))
+        )
+    except (KeyError, IndexError, ValueError, OverflowError):
+        code, own_code = None, ""
+    if code != own_code:
         raise ValueError("its code is not what is exported for its numbers; export it again")
+    if not _same_claims(said, own_words):
+        raise ValueError("its first lines do not say what is proven of its numbers; export it again")
     return name, numbers
+
+
+def _arrays(name: str, text: str) -> dict[str, np.ndarray]:
+    found = re.findall(rf"^static const float {name}_(\w+?)((?:\[\d+\])+) = (.*?);$", text, re.M | re.S)
+    return {
+        key: np.array(
+            [float.fromhex(v) for v in re.findall(r"(-?0x[0-9a-f.]+p[+-]\d+)f", body)], np.float32
+        ).reshape([int(n) for n in re.findall(r"\d+", shape)])
+        for key, shape, body in found
+    }
+
+
+def _same_claims(said: str, own: str) -> bool:
+    """Whether a comment says the same slopes, up to rounding on another machine, and nothing besides: no code."""
+    (given, low, high), (words, own_low, own_high) = (
+        [re.split(r"(\S+) to (\S+)$", text, flags=re.MULTILINE)[k::3] for k in range(3)] for text in (said, own)
+    )
+    if given != words:
+        return False
+    try:
+        claimed = np.array([low, high], dtype=np.float64)
+    except ValueError:
+        return False
+    proven = np.array([own_low, own_high], dtype=np.float64)
+    close = np.abs(claimed - proven) <= 1e-5 * np.abs(proven) + 1e-12 * np.abs(proven).max()
+    unproven = (claimed[0] >= 0) & (proven[0] < 0), (claimed[1] <= 0) & (proven[1] > 0)
+    return bool(close.all() and not np.any(unproven))
 
 
 def _code(name: str, numbers: Numbers) -> str:

@@ -30,6 +30,9 @@ class Numbers:
         added: (O, I) with signs, or None.
         head: None, "sigmoid" or "softplus".
         mean, factor: (I,), factor > 0; or None both.
+
+    Raises:
+        ValueError: for arrays that are not of these shapes, in float32 and finite, or sizes that do not fit.
     """
 
     weights: list[np.ndarray]
@@ -39,6 +42,23 @@ class Numbers:
     head: str | None
     mean: np.ndarray | None
     factor: np.ndarray | None
+
+    def __post_init__(self):
+        widths = [self.inputs, *map(len, self.weights)]
+        shapes = {f"weight {k}": (w, (widths[k + 1], widths[k])) for k, w in enumerate(self.weights)}
+        shapes |= {f"bias {k}": (b, widths[k + 1 : k + 2]) for k, b in enumerate(self.biases)}
+        shapes |= {key: (v, widths[:1]) for key, v in self.optional.items() if key != "added"}
+        if self.added is not None:
+            shapes["added"] = self.added, (self.outputs, self.inputs)
+        for key, (values, shape) in shapes.items():
+            if values.shape != tuple(shape) or values.dtype != np.float32 or not np.isfinite(values).all():
+                raise ValueError(f"{key} should be finite float32 numbers of shape {tuple(shape)}")
+        if not len(self.weights) == len(self.biases) == len(self.sizes) + 1 or any(
+            size < 1 or width % size for size, width in zip(self.sizes, widths[1:])
+        ):
+            raise ValueError(f"sorts in groups of {self.sizes} do not fit widths {widths}")
+        if (self.mean is None) != (self.factor is None) or not (self.factor is None or (self.factor > 0).all()):
+            raise ValueError("mean and factor go together, and factors are positive")
 
     @property
     def inputs(self) -> int:
@@ -133,13 +153,7 @@ def by_place(numbers: Numbers) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def by_group(stored: Numbers) -> Numbers:
-    """Return the numbers of which ``stored`` holds weights and biases in the order of :func:`by_place`.
-
-    Raises:
-        ValueError, IndexError: if they do not fit together, or are not finite.
-    """
-    if not all(np.isfinite(v).all() for v in (*stored.weights, *stored.biases, *stored.optional.values())):
-        raise ValueError("there are numbers that are not finite")
+    """Return the numbers of which ``stored`` holds weights and biases in the order of :func:`by_place`."""
     weights, biases = [*stored.weights], [*stored.biases]
     for k, order in enumerate(_orders(stored)):
         back = np.argsort(order)

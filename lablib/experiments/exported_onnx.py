@@ -13,15 +13,8 @@ PAIRWISE = 4  # up to this group size a sort is made of minima and maxima, above
 def onnx_model(name: str, numbers: Numbers) -> Any:
     """Return the ``onnx.ModelProto``: input "x" (rows, I) float32, output "y" (rows, O) float32."""
     import onnx
-    from onnx import helper
 
-    opset = helper.make_opsetid("", OPSET)
-    model = helper.make_model(
-        _graph(name, numbers), producer_name="lablib", opset_imports=[opset], ir_version=IR_VERSION
-    )
-    helper.set_model_props(
-        model, {"group_sizes": ",".join(map(str, numbers.sizes)), "head": numbers.head or ""}
-    )
+    model = _model(name, numbers)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -30,7 +23,7 @@ def read_onnx(content: bytes) -> Numbers:
     """Return the numbers of a serialised :func:`onnx_model`.
 
     Raises:
-        ValueError: if the graph is not exactly what these numbers are exported as.
+        ValueError: if the model, graph and versions, is not exactly what these numbers are exported as.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -39,11 +32,15 @@ def read_onnx(content: bytes) -> Numbers:
         model = onnx.load_from_string(content)
     except DecodeError as error:
         raise ValueError(f"it is no ONNX file ({error}); export it again") from None
-    said = {entry.key: entry.value for entry in model.metadata_props}
-    arrays = {entry.name: np.array(onnx.numpy_helper.to_array(entry)) for entry in model.graph.initializer}
-    depth = sum(key.startswith("weight_") for key in arrays)
     numbers, again = None, None
     try:
+        said = {entry.key: entry.value for entry in model.metadata_props}
+        arrays = {  # not by onnx, which would open other files that the entries name
+            entry.name: np.frombuffer(entry.raw_data, "<f4").reshape(entry.dims).copy()
+            for entry in model.graph.initializer
+            if entry.data_type == onnx.TensorProto.FLOAT
+        }
+        depth = sum(key.startswith("weight_") for key in arrays)
         numbers = by_group(
             Numbers(
                 weights=[np.ascontiguousarray(arrays[f"weight_{k}"].T) for k in range(depth)],
@@ -55,12 +52,25 @@ def read_onnx(content: bytes) -> Numbers:
                 factor=arrays.get("factor"),
             )
         )
-        again = _graph(model.graph.name, numbers).SerializeToString(deterministic=True)
-    except (KeyError, IndexError, ValueError):
+        again = _model(model.graph.name, numbers).SerializeToString(deterministic=True)
+    except (KeyError, IndexError, ValueError, TypeError):
         pass  # then nothing is the same
-    if again != model.graph.SerializeToString(deterministic=True):
+    if again != model.SerializeToString(deterministic=True):
         raise ValueError("its graph is not what is exported for its numbers; export it again")
     return numbers
+
+
+def _model(name: str, numbers: Numbers) -> Any:
+    from onnx import helper
+
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(
+        _graph(name, numbers), producer_name="lablib", opset_imports=[opset], ir_version=IR_VERSION
+    )
+    helper.set_model_props(
+        model, {"group_sizes": ",".join(map(str, numbers.sizes)), "head": numbers.head or ""}
+    )
+    return model
 
 
 def _graph(name: str, numbers: Numbers) -> Any:

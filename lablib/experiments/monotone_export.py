@@ -102,5 +102,7 @@ def _read(path: Path | str) -> tuple[str, Numbers]:
         return read_c(content.decode())
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; export the network first") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be opened ({error.strerror}); give an exported file") from None
     except ValueError as error:  # also of bytes that are no text
         raise ValueError(f"{path} cannot be read: {error}") from None

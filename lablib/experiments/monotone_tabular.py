@@ -135,19 +135,31 @@ def draw(record: dict[str, Any]) -> dict[str, Any]:
         table = scores.setdefault(row["table"], {})
         table.setdefault(row["protocol"], {})[row["method"]] = np.array(row["score"])
     tasks = {name: about["task"] for name, about in metrics["tables"].items()}
-    held = {}
-    for name, kind in ((row["table"], row["protocol"]) for row in metrics["rows"]):
-        if tasks[name] == "classification" and kind != PUBLISHED:
-            truth = arrays[f"truth {name} {kind}"].ravel()
-            held[f"{TITLES[name]}, {kind} split"] = {
-                method: reliability(probability(arrays[f"outputs {name} {kind} {method}"].ravel()), truth)
-                for method in labels
-            }
     titles = {name: TITLES[name] for name in scores}
+    kinds = {
+        name: REPEATED if REPEATED in table else OFFICIAL for name, table in scores.items()
+    }  # most people
+    held = {
+        f"{titles[name]}, {kind} split": {m: _bins(arrays, name, kind, m) for m in labels}
+        for name, kind in kinds.items()
+        if tasks[name] == "classification"
+    }
     return {
         NAME: draw_scores(scores, tasks, titles, labels),
         f"{NAME}_calibration": draw_calibration(held, labels),
     }
+
+
+def _bins(arrays: dict[str, np.ndarray], name: str, kind: str, method: str) -> tuple[np.ndarray, ...]:
+    """Return (mean probability, share that came true, rows) of each bin over all seeds.
+
+    An official split has the same test rows for every seed; each is counted once.
+    """
+    truth = arrays[f"truth {name} {kind}"]
+    mean, share, rows = reliability(
+        probability(arrays[f"outputs {name} {kind} {method}"].ravel()), truth.ravel()
+    )
+    return mean, share, rows / len(truth) if kind == OFFICIAL else rows
 
 
 RECIPE = Recipe(

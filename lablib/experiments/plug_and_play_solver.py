@@ -98,10 +98,14 @@ def solve(
         iterations: at most so many.
 
     Raises:
-        ValueError: for a step outside (0, 2).
+        ValueError: for a step outside (0, 2), a negative tolerance, or no iteration.
     """
     if not 0.0 < step < 2.0:
         raise ValueError(f"the step, times ||A^T A||, must lie strictly between 0 and 2, got {step}")
+    if not tolerance >= 0.0 or iterations < 1:
+        raise ValueError(
+            f"give a tolerance of at least 0 and one iteration or more, got {tolerance} and {iterations}"
+        )
     optim = import_deepinv().optim
     gamma = step / problem.square_norm[1]
     algorithm = optim.PGD(

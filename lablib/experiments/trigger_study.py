@@ -80,9 +80,24 @@ def draw_samples(signal: int, background: int, seed: int) -> Samples:
     )
 
 
-def draw_training(count: int, seed: int) -> Candidates:
-    """Return ``count`` training candidates, half of them signal."""
-    return generate_mixture({"beauty": count // 2, **background_counts(count - count // 2)}, seed=(seed, 100))
+def draw_training(count: int, seed: int, strange: float = BACKGROUND["strange"]) -> Candidates:
+    """Return ``count`` training candidates, half of them signal; ``strange`` is a share of the background."""
+    background = background_counts(count - count // 2, strange)
+    return generate_mixture({"beauty": count // 2, **background}, seed=(seed, 100))
+
+
+def draw_background(count: int, strange: float, seed: int) -> Candidates:
+    """Return background with another share of strange hadrons, to set the cut of what was trained with that share."""
+    return generate_mixture(background_counts(count, strange), seed=(seed, 30))
+
+
+def measure_share(trained: Trained, background: Candidates, samples: Samples) -> dict[str, Any]:
+    """Return efficiencies at the cut that ``background`` sets: of the test signal, and by lifetime."""
+    cut = place_cut(trained.score(background.features), RATE)
+    return {
+        "efficiency": _share(trained.score(samples.signal.features) > cut),
+        "by_lifetime": by_lifetime(trained.score(samples.flat.features) > cut, samples.flat.lifetime),
+    }
 
 
 def place_cut(scores: np.ndarray, rate: float) -> float:

@@ -1,5 +1,6 @@
 """A monotone network whose weights stand still: the same numbers in plain layers, for use and for export."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -21,7 +22,7 @@ class FrozenMonotone(nn.Module):
 
     def __init__(self, network: nn.Sequential, residual: Tensor, head: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.network = nn.Sequential(*(_plain(part) for part in network))
+        self.network = nn.Sequential(*(_plain(part) for part in network))  # nothing shared with ``network``
         self.skip = _linear(residual, None)
         self.head = head
         self.requires_grad_(False).eval()
@@ -33,7 +34,7 @@ class FrozenMonotone(nn.Module):
 
 
 def _plain(part: nn.Module) -> nn.Module:
-    return _linear(part.weight, part.bias) if hasattr(part, "weight") else part
+    return _linear(part.weight, part.bias) if hasattr(part, "weight") else copy.copy(part)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

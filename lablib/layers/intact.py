@@ -44,20 +44,25 @@ def check_intact(module: nn.Module) -> None:
                 f"{stated[0]} of {layer_name(part)} was set on the object; a class states it for all its objects, "
                 "as an attribute or a property, if it can be proven"
             )
-        constraints = part._constraints if isinstance(part, LipschitzLayer) else {}
-        for name, (constraint, told) in constraints.items():
-            if not parametrize.is_parametrized(part, name) or (
-                type(part.parametrizations[name][-1]) is not constraint
-            ):
-                raise ValueError(
-                    f"{name} of {layer_name(part)} is no longer constrained by {constraint.__name__}; "
-                    "do not remove or add parametrizations, make a new layer and assign its weights"
-                )
-            if settings(part.parametrizations[name][-1]) != told:
-                raise ValueError(
-                    f"{constraint.__name__} of {name} of {layer_name(part)} was changed after the layer was made; "
-                    "make a new layer and assign its weights"
-                )
+        if isinstance(part, LipschitzLayer):
+            check_constrained(part)
+
+
+def check_constrained(part: LipschitzLayer) -> None:
+    """Raise ValueError if a parametrization that keeps a weight of ``part`` small was removed, covered or changed."""
+    for name, (constraint, told) in part._constraints.items():
+        if not parametrize.is_parametrized(part, name) or (
+            type(part.parametrizations[name][-1]) is not constraint
+        ):
+            raise ValueError(
+                f"{name} of {layer_name(part)} is no longer constrained by {constraint.__name__}; "
+                "do not remove or add parametrizations, make a new layer and assign its weights"
+            )
+        if settings(part.parametrizations[name][-1]) != told:
+            raise ValueError(
+                f"{constraint.__name__} of {name} of {layer_name(part)} was changed after the layer was made; "
+                "make a new layer and assign its weights"
+            )
 
 
 def _replaced_method(part: nn.Module) -> str | None:

@@ -22,10 +22,11 @@ from lablib.layers.activations import GroupSort
 from lablib.layers.base import Fixed, check_channels, exact, layer_name
 from lablib.layers.directions import check_saved_directions, checked_directions
 from lablib.layers.frozen import FrozenMonotone
-from lablib.layers.intact import check_intact, plain_class
+from lablib.layers.intact import check_constrained, check_intact, plain_class
 from lablib.layers.lipschitz_linear import SAVED_CAP, LipschitzLinear, check_saved_cap
 from lablib.layers.partials import check_kinds
 from lablib.ops.projections import check_cap, check_kind
+from lablib.ops.sorting import group_sort
 from lablib.ops.slopes import (
     add_slopes,
     intersect_slopes,
@@ -38,6 +39,7 @@ RESIDUALS = ("certified", "lipschitz")
 # Of lambda: what is left between the slopes of g and r, so that bounds of the sum prove its sign in whatever order
 # they are computed (they lose about 2^-52 per unit of width and layer).
 _SLACK = 2.0**-40
+_EXCHANGED = "; make a new MonotoneNetwork, or a MonotonicWrapper around a network of your own"
 _REST = {"one": "one", "inf": "inf", "two": "two", "one-inf": "inf", "two-inf": "inf"}
 
 
@@ -119,15 +121,16 @@ class MonotoneNetwork(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        widths = [in_features, *_checked_widths(hidden, group_size), out_features]
+        widths = _checked_widths(in_features, hidden, out_features, group_size)
         kinds = _checked_kinds(kind, len(widths) - 1)
         if residual not in RESIDUALS:
             raise ValueError(f"residual is one of {', '.join(RESIDUALS)}, got {residual!r}")
-        if head not in HEADS:
+        if head is not None and (not isinstance(head, str) or head not in HEADS):
             raise ValueError(f"head is one of {', '.join(map(repr, HEADS))}, got {head!r}")
         self.in_features, self.out_features, self.group_size = in_features, out_features, group_size
         self.lipschitz, self.residual_kind, self.head = check_cap(lipschitz), residual, head
         cap = root_below(self.lipschitz * (1.0 - _SLACK), len(kinds))
+        self._linear = tuple((kind, cap) for kind in kinds)
         layers = []
         for place, (width, after) in enumerate(itertools.pairwise(widths)):
             layers += [GroupSort(group_size, dim=-1)] if place else []
@@ -147,7 +150,7 @@ class MonotoneNetwork(nn.Module):
         weights = self._weights()
         y = x
         for place, (layer, weight) in enumerate(zip(self.network[::2], weights)):
-            y = F.linear(y if not place else self.network[2 * place - 1](y), weight, layer.bias)
+            y = F.linear(group_sort(y, self.network[2 * place - 1].size, -1) if place else y, weight, layer.bias)
         return HEADS[self.head](y + F.linear(x, self.directions * self._residual(weights)))
 
     def residual(self) -> Tensor:
@@ -169,22 +172,39 @@ class MonotoneNetwork(nn.Module):
             ValueError: if a part of the network was exchanged, or hooks or changes make the statement void.
         """
         check_intact(self)
+        changed = [name for name in vars(MonotoneNetwork) if _overridden(type(self), name)]
+        if changed:
+            raise ValueError(
+                f"{layer_name(self)} overrides {changed[0]} of MonotoneNetwork and may compute something else; "
+                "put what it does into a module around a MonotoneNetwork"
+            )
         weights = self._weights()
         added = self.directions.double() * self._residual(weights).double()
         return add_slopes(*self._inner_slopes(weights), added, added)
 
     def _weights(self) -> list[Tensor]:
         """The weights as constrained now, read once for the value and for the residual."""
-        for place, layer in enumerate(self.network):
-            sorts = place % 2 == 1
-            if plain_class(layer) is not (GroupSort if sorts else LipschitzLinear) or (
-                sorts and layer.dim != -1
-            ):
-                raise ValueError(
-                    f"part {place} of the network was exchanged or changed ({layer_name(layer)}); make a new "
-                    "MonotoneNetwork, or a MonotonicWrapper around a network of your own"
-                )
+        if not torch.compiler.is_compiling():  # then the parts were as traced
+            self._check_parts()
         return [layer.weight for layer in self.network[::2]]
+
+    def _check_parts(self) -> None:
+        """Raise ValueError unless the parts are those that the caps were derived for: r is enough for no others."""
+        if len(self.network) != 2 * len(self._linear) - 1:
+            raise ValueError(f"the network has {len(self.network)} parts{_EXCHANGED}")
+        for place, layer in enumerate(self.network):
+            if place % 2:
+                same = plain_class(layer) is GroupSort and layer.dim == -1
+            else:
+                same = plain_class(layer) is LipschitzLinear and (
+                    (layer.kind, layer.lipschitz_const) == self._linear[place // 2]
+                )
+            if not same:
+                raise ValueError(
+                    f"part {place} of the network was exchanged or changed ({layer_name(layer)}){_EXCHANGED}"
+                )
+            if place % 2 == 0:
+                check_constrained(layer)
 
     def _inner_slopes(self, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Proven slopes of g (O, I): by intervals, and by the caps of its layers."""
@@ -198,9 +218,12 @@ class MonotoneNetwork(nn.Module):
         if not parametrize._cache_enabled:
             return self._needed(weights)
         key = (id(self), "residual")
-        if key not in parametrize._cache:
-            parametrize._cache[key] = self._needed(weights)
-        return parametrize._cache[key]
+        # kept with what it was computed from: those objects stay alive, so that an id never stands for another
+        owner, sources, needed = parametrize._cache.get(key, (None, (), None))
+        if owner is not self or any(a is not b for a, b in itertools.zip_longest(sources, weights)):
+            needed = self._needed(weights)
+            parametrize._cache[key] = self, weights, needed
+        return needed
 
     def _needed(self, weights: list[Tensor]) -> Tensor:
         signs = self.directions
@@ -245,21 +268,31 @@ def round_up(value: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(nearest.double() < value, raised, nearest)
 
 
-def _checked_widths(hidden: Sequence[int], group_size: int) -> list[int]:
-    if isinstance(hidden, int) or not all(isinstance(width, int) and width >= 1 for width in hidden):
+def _overridden(kind: type, name: str) -> bool:
+    own = vars(MonotoneNetwork)[name]
+    return callable(own) and name not in ("__init__", "extra_repr") and getattr(kind, name) is not own
+
+
+def _checked_widths(inputs: int, hidden: Sequence[int], outputs: int, group_size: int) -> list[int]:
+    for name, width in (("in_features", inputs), ("out_features", outputs)):
+        if not isinstance(width, int) or width < 1:
+            raise ValueError(f"{name} is an integer of at least 1, got {width!r}")
+    if not isinstance(hidden, Sequence) or not all(isinstance(w, int) and w >= 1 for w in hidden):
         raise ValueError(f"hidden is a sequence of widths such as (16, 16), got {hidden!r}")
     if not isinstance(group_size, int) or group_size < 2:
         raise ValueError(f"group_size is at least 2 (a group of one is not sorted), got {group_size!r}")
     odd = [width for width in hidden if width % group_size]
     if odd:
         raise ValueError(f"group_size {group_size} does not divide the width {odd[0]}; choose one that does")
-    return list(hidden)
+    return [inputs, *hidden, outputs]
 
 
 def _checked_kinds(kind: str | Sequence[str], depth: int) -> list[str]:
     if isinstance(kind, str):
         check_kind(kind)
         return [kind] + [_REST[kind]] * (depth - 1)
+    if not isinstance(kind, Sequence):
+        raise ValueError(f"kind is a name such as 'one-inf', or one name per linear layer, got {kind!r}")
     kinds = [check_kind(one) for one in kind]
     if len(kinds) != depth:
         raise ValueError(f"{depth} linear layers need one kind or {depth} kinds, got {len(kinds)}")

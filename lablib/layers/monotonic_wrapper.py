@@ -24,7 +24,9 @@ class MonotonicWrapper(nn.Module):
 
     That bound must follow from what the layers of ``lipschitz_module`` state (:func:`~lablib.layers.bound_partials`):
     chains of :class:`~lablib.layers.LipschitzLinear` whose kinds fit together, of other layers here, and of
-    activations. ``lipschitz_const`` is the constant of the *whole* module, not that of one layer.
+    activations. ``lipschitz_const`` is the constant of the *whole* module, not that of one layer. If parts of
+    ``nn`` are exchanged, the bound is asked for again at the next call. ``nn`` is given rows (N, I) whatever the
+    axes before: what mixes them, or takes axis 1 for channels, would not be monotone.
 
     ``GroupSort`` here takes the *size* of a group; that of monotonicnetworks takes the number of groups.
 
@@ -61,6 +63,7 @@ class MonotonicWrapper(nn.Module):
         self.lipschitz, self.assume_lipschitz = check_cap(lipschitz_const), bool(assume_lipschitz)
         self.nn = lipschitz_module
         self.added = self.lipschitz if self.assume_lipschitz else self._proven_constant()
+        self._proven = tuple(self.nn.modules())
         signs = _rows(monotonic_constraints, lipschitz_module)
         like = next((p for p in lipschitz_module.parameters() if p.is_floating_point()), torch.empty(0))
         self.register_buffer("directions", signs.to(like), persistent=False)
@@ -95,17 +98,28 @@ class MonotonicWrapper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (..., O)."""
         check_channels(x, self.directions.shape[1], -1, self)
-        y = self.nn(x)
-        added = F.linear(x, self.directions * self.residual())
+        rows = x.reshape(-1, x.shape[-1])
+        y = self.nn(rows)
+        added = F.linear(rows, self.directions * self.residual())
         if y.shape[:-1] != added.shape[:-1] or added.shape[-1] not in (1, y.shape[-1]):
             raise ValueError(
                 f"constraints for {added.shape[-1]} outputs do not fit what {layer_name(self.nn)} returns, "
-                f"{tuple(y.shape)} for {tuple(x.shape)}"
+                f"{tuple(y.shape)} for {tuple(rows.shape)}"
             )
-        return y + added
+        return (y + added).reshape(*x.shape[:-1], y.shape[-1])
 
     def residual(self) -> Tensor:
-        """Return r, of the shape and dtype of ``directions``: lambda, or 0 for free inputs."""
+        """Return r, of the shape and dtype of ``directions``: lambda, or 0 for free inputs.
+
+        Raises:
+            ValueError: if parts of the module were exchanged for others that r is not enough for.
+        """
+        if not self.assume_lipschitz and not torch.compiler.is_compiling():
+            parts = tuple(self.nn.modules())
+            if len(parts) != len(self._proven) or any(a is not b for a, b in zip(parts, self._proven)):
+                if self._proven_constant() > self.added:
+                    raise ValueError("parts were exchanged for others with larger constants; make a new wrapper")
+                self._proven = parts
         signs = self.directions
         return round_up(signs.double().abs() * self.added, signs.dtype)
 

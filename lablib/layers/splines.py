@@ -6,6 +6,7 @@ Source: Ducotterd et al., "Improving Lipschitz-constrained neural networks by le
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from lablib.layers.base import (
     check_dim,
     constrain,
     exact,
+    layer_name,
 )
 from lablib.ops.sorting import channel_dim
 from lablib.ops.splines import (
@@ -122,11 +124,11 @@ class LearnableSpline(LipschitzLayer):
 
     Attributes:
         coefficients: S(t_k) (C, K), within the bounds; assigned ones are projected.
-        scale: alpha (C,) in [1/64, 64], None without ``scaling``.
+        scale: alpha (C,) in [1/64, 64] up to rounding, None without ``scaling``.
 
     Raises:
-        ValueError: for channels < 1, knots < 2, a range that is not positive and finite, slopes that are no
-            finite bounds low <= high, an unknown init or one that is not finite, or the batch as an axis.
+        ValueError: for channels < 1, knots < 2, a range that is not between 1e-30 (K - 1) and 1e30, slopes that
+            are no finite bounds low <= high, an unknown init or one that is not finite, or the batch as an axis.
     """
 
     norms = ALL_NORMS
@@ -151,12 +153,10 @@ class LearnableSpline(LipschitzLayer):
             raise ValueError(
                 f"a spline needs channels >= 1 and knots >= 2, whole numbers, got {channels!r} and {knots!r}"
             )
-        if not 0.0 < range < math.inf:
-            raise ValueError(f"the range must be positive and finite, got {range}")
-        if len(slopes) != 2 or not -math.inf < slopes[0] <= slopes[1] < math.inf:
-            raise ValueError(f"slopes are two finite bounds (low, high) with low <= high, got {slopes}")
+        if not isinstance(range, numbers.Real) or not 1e-30 * (knots - 1) <= range <= 1e30:
+            raise ValueError(f"the range must be a number between 1e-30 (knots - 1) and 1e30, got {range!r}")
         self.channels, self.knots, self.scaling, self.dim = channels, knots, bool(scaling), check_dim(dim)
-        self.range, self.slopes = float(range), (float(slopes[0]), float(slopes[1]))
+        self.range, self.slopes = float(range), _bounds(slopes)
         start = _start(init, channels, self.positions())
         self.coefficients = nn.Parameter(start.to(torch.get_default_dtype()))
         constrain(self, "coefficients", ProjectSlopes(self.range, self.slopes))
@@ -167,6 +167,11 @@ class LearnableSpline(LipschitzLayer):
         self.scale = nn.Parameter(torch.ones(channels)) if scaling else None
         if scaling:
             constrain(self, "scale", BoundedScale())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "scale" and value is not None and not self.scaling:  # it would not be kept positive
+            raise AttributeError(f"this spline has no scale; make a new {layer_name(self)} with scaling=True")
+        super().__setattr__(name, value)
 
     @property
     def lipschitz(self) -> float:
@@ -284,6 +289,16 @@ def _start(init: Init, channels: int, positions: Tensor) -> Tensor:
             f"{tuple(start.shape)}{'' if start.isfinite().all() else ' with NaN or infinity'}"
         )
     return start.expand(wanted).clone()
+
+
+def _bounds(slopes: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(bound) for bound in slopes)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(f"slopes are two finite bounds (low, high) with low <= high, got {slopes}")
+    return low, high
 
 
 def _is_count(number: object, least: int) -> bool:

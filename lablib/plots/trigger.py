@@ -84,13 +84,38 @@ def draw_lifetimes(edges: np.ndarray, curves: Curves, rate: float, longest: floa
         axis = figure.add_subplot()
         axis.axvspan(longest, edges[-1], color="#EEEEEE", zorder=0)
         axis.text(
-            edges[-1], 0.02, "longer-lived than\nall training signal ", color=GREY, fontsize=8.5, ha="right"
+            edges[-1], 0.02, "longer-lived than \nall training signal ", color=GREY, fontsize=8.5, ha="right"
         )
         _bands(axis, centres, curves)
         axis.set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0.0, 1.02))
         axis.set(xlabel="true lifetime of the beauty hadron [ps]", ylabel="share of preselected signal kept")
         axis.set_title(f"Efficiency against lifetime, where {100 * rate:g} % of the background is kept")
         _legend(figure, axis)
+    return figure
+
+
+def draw_shares(edges: np.ndarray, shares: Mapping[str, Curves], longest: float) -> Figure:
+    """Draw the efficiency against lifetime, one panel per share of long-lived background; as :func:`draw_lifetimes`.
+
+    Args:
+        edges: (B + 1,) of the bins, ps.
+        shares: title of the panel -> label -> (S, B) efficiencies.
+        longest: lifetime [ps] of the longest-lived training signal.
+    """
+    if not shares or not all(shares.values()):
+        raise ValueError("nothing to draw; give at least one share, and classifiers")
+    centres = np.sqrt(edges[1:] * edges[:-1])
+    with theme():
+        figure = new_figure(PAGE_WIDTH, 3.3)
+        panels = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
+        for axis, (title, curves) in zip(panels, shares.items()):
+            axis.axvspan(longest, edges[-1], color="#EEEEEE", zorder=0)
+            _bands(axis, centres, curves)
+            axis.set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0.0, 1.02), xlabel="true lifetime [ps]")
+            axis.set_title(title)
+        panels[0].set_ylabel("share of preselected signal kept")
+        figure.suptitle("Strange hadrons, which fly far, in training and at the cut", x=0.02, ha="left")
+        _legend(figure, panels[0])
     return figure
 
 
@@ -158,8 +183,8 @@ def draw_changes(changes: Mapping[str, Mapping[str, Sequence[tuple[float, float]
                     axis.plot([found.min(), found.max()], [height] * 2, color=style["color"], linewidth=1.2)
                     axis.plot(found.mean(), height, MARKERS[place % len(MARKERS)], markersize=5, **style)
             axis.set_xlabel(label)
-            axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-            axis.xaxis.set_major_locator(MaxNLocator(4))
+            axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         panels[0].set_yticks(range(len(changes)), list(changes))
         panels[0].invert_yaxis()
         panels[0].set_title("Another detector, the same cut")
@@ -204,17 +229,17 @@ def draw_latency(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figu
             median, lower, upper = (
                 np.array([row[size][name] for row in times.values()]) for name in ("median", "lower", "upper")
             )
-            style = {"color": COLOURS[number], "height": thickness, "label": f"batch of {size}"}
+            style = {"color": (BLUE, SKY)[number % 2], "height": thickness, "label": f"batch of {size}"}
             axis.barh(places, median, xerr=(median - lower, upper - median), **style)
             for place, end, value in zip(places, upper, median):
-                axis.text(end * 1.12, place, f"{value:.2g}", va="center", fontsize=8)
+                axis.text(end * 1.12, place, _two_digits(value), va="center", fontsize=8)
         axis.set_yticks(range(len(times)), list(times))
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.set(xscale="log", xlabel="time per event [µs], one thread, called from Python")
         axis.margins(x=0.12)
         axis.set_title("From features to a score")
-        axis.legend(loc="lower right")
+        _legend(figure, axis)
     return figure
 
 
@@ -228,6 +253,10 @@ def _bands(axis, x: np.ndarray, curves: Curves) -> None:
 def _legend(figure: Figure, axis) -> None:
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8.5)
+
+
+def _two_digits(value: float) -> str:
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def _check(curves: Curves) -> None:

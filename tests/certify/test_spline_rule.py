@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lablib import layers as L
-from lablib.certify import bound_logits, bound_output_error
+from lablib.certify import bound_logits, bound_output_error, bound_radius
 from lablib.theory.network import evaluate, fractions
 
 
@@ -48,3 +48,15 @@ def test_boxes_are_the_hull_of_ends_and_knots(knots):
             values = f(np.concatenate([[a, b], inside]))
             assert values.min() - 1e-4 < float(low[row, c]) <= values.min()
             assert values.max() <= float(high[row, c]) < values.max() + 1e-4
+
+
+def test_a_scaled_input_that_overflows_within_the_radius_has_no_certificate():
+    layer = L.LearnableSpline(2, 5, 1.0, slopes=(-1e-20, 1e-20))
+    layer.scale = torch.tensor([1.0, 64.0])
+    network = L.LipschitzSequential(layer).eval()
+    x, step = torch.tensor([[8e36, 5.2e36]]), torch.tensor([[-1.2e36, 1.2e36]])
+    assert network(x).argmax() == 0
+    assert network(x + step)[0, 1].isinf()
+    with pytest.raises(ValueError, match="overflow"):
+        bound_radius(network, x, torch.tensor([0]), "linf")
+    assert bound_radius(network, 1e-10 * x, torch.tensor([0]), "linf") > 1.3e26

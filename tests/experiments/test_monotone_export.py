@@ -1,5 +1,6 @@
 """Exported C and ONNX against the module they come from, and the certificate of what the file holds."""
 
+import dataclasses
 import shutil
 import subprocess
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from lablib import layers as L
+from lablib.experiments.exported_numbers import numbers_of
 from lablib.experiments.latency import c_call, onnx_call
 from lablib.experiments.monotone_export import c_interface, certify_export, export_c, export_onnx
 from lablib.layers.monotone import HEADS
@@ -205,12 +207,69 @@ def test_bounds_enclose_the_gradients_of_the_file(tmp_path):
 
 
 def test_a_changed_number_is_certified_as_it_is(tmp_path):
+    path = export_onnx(network(), tmp_path / "net.onnx")
+    stored = onnx_package.load(path)
+    added = next(v for v in stored.graph.initializer if v.name == "added")
+    added.raw_data = b"\0" * len(added.raw_data)
+    path.write_bytes(stored.SerializeToString())
+    assert certify_export(path)[0][0, 0] < 0.0
+
+
+def test_first_lines_that_are_not_true_or_hold_code_are_refused(tmp_path):
+    """Of a C file: what it says must be what is proven, and its only comment up to the code."""
     path = export_c(network(), tmp_path / "net.c")
     text = path.read_text()
-    at = text.index("net_added")
-    start = text.index("0x", at)
-    path.write_text(text[:start] + "0x0p+0f" + text[text.index(",", start) :])
-    assert certify_export(path)[0][0, 0] < 0.0
+    start = text.index("0x", text.index("net_added"))
+    code = "#define net_sort(h, size, groups)\n/*"
+    for changed in (
+        text[:start] + "0x0p+0f" + text[text.index(",", start) :],
+        text.replace("input 0: ", "input 0: 5", 1),
+        text.replace(":", "*/ \n" + code, 1),
+        text.replace(":", "*\\\n/\n" + code, 1),  # a comment may end across lines that are joined
+        "#define float double\n" + text,
+    ):
+        path.write_text(changed)
+        with pytest.raises(ValueError, match="do not say what is proven"):
+            certify_export(path)
+
+
+def test_numbers_that_make_no_network_are_refused(tmp_path):
+    """A negative factor turns slopes round, and a graph without its sorts or with too short a bias is another."""
+    rng = np.random.default_rng(0)
+    numbers = numbers_of(network(), rng.normal(size=3), rng.uniform(1.0, 2.0, 3))
+    for changes in (
+        {"factor": -numbers.factor},
+        {"factor": numbers.factor.astype(np.float64)},
+        {"mean": None},
+        {"sizes": []},
+        {"sizes": [2, 3]},
+        {"biases": [b[:1] for b in numbers.biases]},
+        {"added": numbers.added[:1]},
+    ):
+        with pytest.raises(ValueError, match="fit|should be|go together"):
+            dataclasses.replace(numbers, **changes)
+    path = export_c(network(), tmp_path / "net.c", mean=np.zeros(3), deviation=np.ones(3))
+    path.write_text(path.read_text().replace("net_factor[3] = {", "net_factor[3] = {-"))
+    with pytest.raises(ValueError, match="export it again"):
+        certify_export(path)
+
+
+def test_graphs_under_another_meaning_are_refused(tmp_path):
+    path = export_onnx(network(), tmp_path / "net.onnx")
+    content = path.read_bytes()
+    for change in (
+        lambda model: setattr(model.opset_import[0], "version", 7),
+        lambda model: setattr(model.functions.add(), "name", "Max"),
+        lambda model: setattr(model.graph.initializer[0], "data_type", 999),
+        lambda model: setattr(model.graph.initializer[0], "data_location", 1),
+    ):
+        model = onnx_package.load_from_string(content)
+        change(model)
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ValueError, match="export it again"):
+            certify_export(path)
+    with pytest.raises(ValueError, match="cannot be opened"):
+        certify_export(tmp_path)
 
 
 def test_refuses_files_that_are_not_exports(tmp_path):

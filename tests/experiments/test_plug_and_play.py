@@ -165,6 +165,15 @@ def test_steps_outside_the_range_are_refused(problems, picture):
             )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "options", [{"iterations": 0}, {"tolerance": -1.0}, {"tolerance": float("nan")}], ids=str
+)
+def test_rules_that_cannot_stop_a_run_are_refused(problems, picture, options):
+    rules = {"tolerance": 1e-5, "iterations": 1} | options
+    with pytest.raises(ValueError, match="one iteration or more"):
+        solve(problems["mri"], picture, None, clean=picture, step=1.0, **rules)
+
+
 def test_crops_are_evenly_spaced_and_central():
     pictures = [np.full((20 + i, 30), i, np.uint8) for i in range(6)]
     assert [int(255 * crop.mean() + 0.5) for crop in crops(pictures, 3, 16)] == [1, 3, 5]

@@ -15,7 +15,7 @@ SIZES = Training(widths=(8,), steps=40, batch=256, trees=10)
 TINY = trigger.Config(
     "quick", seeds=1, candidates=2000, signal=2000, background=2000, certified=2, training=SIZES, turns=1
 )
-TINY = dataclasses.replace(TINY, constants=(8.0,))
+TINY = dataclasses.replace(TINY, constants=(8.0,), strange=(0.0,))
 FEW = st.lists(st.integers(-3, 3), min_size=1, max_size=30).map(lambda values: np.array(values, float))
 
 
@@ -131,7 +131,10 @@ def test_a_run_goes_on_where_it_stopped_and_proves_what_it_says(monkeypatch):
     record = dataclasses.replace(trigger.RECIPE, sizes=trigger.SIZES | {"quick": TINY}).make("quick")
     assert asked[2] == asked[3]
     here = [name for name in MODELS if name not in missing()]
-    assert len([entry for entry in asked if entry[2]]) == TINY.seeds * (len(here) + 1) + 1
+    assert (
+        len([entry for entry in asked if entry[2]])
+        == TINY.seeds * (len(here) + 1 + len(trigger.COMPARED)) + 1
+    )
     rows = record["metrics"]["models"]
     assert set(rows) == {*here, "monotone λ=8"}
     for name, row in rows.items():
@@ -146,5 +149,6 @@ def test_a_run_goes_on_where_it_stopped_and_proves_what_it_says(monkeypatch):
             assert (low[:, np.array(DIRECTIONS) > 0] >= 0.0).all()
     for slopes in record["metrics"]["latency"]["exported_slopes"].values():
         assert min(np.array(slopes["low"])[np.array(DIRECTIONS) > 0]) >= 0.0
+    assert set(record["metrics"]["strange"]["0"]) == set(trigger.COMPARED)
     figures = trigger.draw(record)
     assert {"trigger", "trigger_maps", "trigger_rate", "trigger_latency"} <= set(figures)

@@ -140,6 +140,7 @@ def test_seeds_make_the_same_and_other_candidates():
     assert np.bincount(mixed.kind).tolist() == [500] * len(KINDS)
     assert len(np.unique(mixed.kind[:50])) > 1  # shuffled
     assert sum(events.background_counts(1001).values()) == 1001
+    assert events.background_counts(100, strange=0.0) == {"prompt": 88, "charm": 12}
 
 
 def test_a_detector_that_is_worse_than_it_knows_inflates_chi2():
@@ -162,6 +163,7 @@ def test_a_detector_that_is_worse_than_it_knows_inflates_chi2():
         (lambda: generate("beauty", 5, seed=0, lifetimes=(2.0, 1.0)), "low < high"),
         (lambda: generate("prompt", 5, seed=0, lifetimes=(1.0, 2.0)), "prompt tracks have none"),
         (lambda: generate_mixture({}, seed=0), "at least one kind"),
+        (lambda: events.background_counts(10, strange=0.9), "does not fit"),
         (lambda: Detector(bad_share=1.5), "between 0 and 1"),
         (lambda: Detector(unknown=-1.0), "not negative"),
         (lambda: Detector(pv_along=float("nan")), "finite"),

@@ -167,8 +167,8 @@ def test_linear_networks_and_groups():
         ({"kind": ("two-inf", "inf")}, "3 linear layers"),
         ({"residual": "none"}, "residual is one of"),
         ({"head": "relu"}, "head is one of"),
-        ({"in_features": 0, "directions": None}, "at least one input"),
-        ({"out_features": 0, "directions": None}, "at least one input"),
+        ({"in_features": 0, "directions": None}, "in_features is an integer"),
+        ({"out_features": 0, "directions": None}, "out_features is an integer"),
     ],
     ids=str,
 )

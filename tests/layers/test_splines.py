@@ -374,12 +374,21 @@ def test_dtype_and_device_follow_the_module():
         ({"init": torch.full((21,), math.nan)}, "NaN"),
         ({"channels": 1, "init": "maxmin"}, "two or more"),
         ({"dim": 0}, "batch"),
+        ({"range": "wide"}, "range"),
+        ({"range": 1e-30}, "range"),
+        ({"slopes": 1.0}, "slopes"),
     ],
     ids=str,
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         L.LearnableSpline(**({"channels": 2} | options))
+
+
+def test_a_spline_without_scale_takes_none():
+    layer = L.LearnableSpline(2, scaling=False)
+    with pytest.raises(AttributeError, match="scaling=True"):
+        layer.scale = nn.Parameter(torch.zeros(2))
 
 
 def test_wrong_channels_are_refused():

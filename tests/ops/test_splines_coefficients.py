@@ -20,6 +20,9 @@ from lablib.ops.splines import (
     second_variation,
 )
 
+# torch's own decompositions for derivatives forwards are scripted when first used
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -100,6 +103,44 @@ def test_rows_that_cannot_be_kept_become_nan(where):
     values[0, 2], values[1, 3], values[2, 4], values[3] = math.nan, math.inf, -math.inf, 1e9
     assert project_slopes(values, 1.0, 0.5, 1.0).isnan().all(1).tolist() == [True] * 4 + [False]
     assert project_slopes(values, 1.0).isnan().all(1).tolist() == [True] * 3 + [False] * 2
+
+
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "reach", "bounds", "mean"),
+    [
+        (torch.float16, 1e-6, (-1.0, 1.0), 0.0),  # units below the smallest number of the format
+        (torch.float16, 1e-6, (0.5, 1.0), 0.0),
+        (torch.float32, 1e-28, (-1e-10, 1e-10), 0.0),
+        (torch.float64, 1e-28, (-1e-300, 1e-310), 0.0),
+        (torch.float64, 1e-28, (1e-300, 2e-300), 1.0),  # a bound in units that underflows
+        (torch.float64, 1e-28, (-1.0, -1e-30), 1e300),
+        (torch.float16, 1e5, (0.5, 1.0), 0.0),  # results above the largest number
+        (torch.float32, 1e30, (-1e10, -1e9), 0.0),
+        (torch.float64, 1.0, (0.0, 0.0), 0.0),
+    ],
+)
+def test_bounds_hold_at_the_ends_of_the_formats(where, flush, dtype, reach, bounds, mean):
+    values = (mean + 30 * reach * torch.randn(8, 21, dtype=torch.float64)).to(dtype)
+    low, high = map(Fraction, bounds)
+    torch.set_flush_denormal(flush)
+    try:
+        made = project_slopes(values, reach, *bounds)
+    finally:
+        torch.set_flush_denormal(False)
+    for row in made:
+        if row.isnan().any():
+            assert row.isnan().all()
+            assert low * high > 0
+        else:
+            assert all(low <= s <= high for s in slopes(row, reach))
+
+
+def test_bounds_and_ranges_that_overflow_are_refused():
+    with pytest.raises(ValueError, match="at most 1e\\+300"):
+        project_slopes(torch.zeros(1, 2), 1e20, -1e300, 1e300)
+    with pytest.raises(ValueError, match="for 1001 knots"):  # 1 / T is infinite in float32
+        linear_spline(torch.zeros(1), torch.zeros(1, 1001), 1e-30)
 
 
 def test_gradients_of_the_projection(where):

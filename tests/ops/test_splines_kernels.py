@@ -198,3 +198,14 @@ else:
     raise AssertionError
 """
     run(script)
+
+
+def test_more_knots_than_float32_counts():
+    knots = 2**24 + 5  # float32 rounds knots - 2 up
+    values = torch.zeros(1, knots)
+    values[0, -1] = 1.0
+    assert choice.implementation(torch.zeros(1, 1, 1), values) is reference
+    made = linear_spline(torch.tensor([1e9, -1e9, math.nan]), values, 1.0)
+    assert made[0] > 1e15
+    assert made[1] == 0.0
+    assert made[2].isnan()

@@ -214,3 +214,13 @@ def test_compile_without_a_break():
 def test_bad_scales_are_refused(scale, words):
     with pytest.raises(ValueError, match=words):
         scaled(torch.ones(4, 3), torch.ones(3, 5), scale)
+
+
+@pytest.mark.parametrize("shapes", [((0, 5), (1,)), ((1, 5), (0,)), ((1, 5), (1,)), ((0, 5), (0,))])
+def test_no_channels(shapes):
+    values, scale = (torch.ones(shape, requires_grad=True) for shape in shapes)
+    made = linear_spline(torch.zeros(2, 0), values, 1.0, None, scale)
+    made.sum().backward()
+    assert made.shape == (2, 0)
+    assert not values.grad.any()
+    assert not scale.grad.any()

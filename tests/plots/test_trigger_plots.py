@@ -24,6 +24,7 @@ def test_every_figure_draws():
         plots.draw_pushes(X, CURVES),
         plots.draw_changes(changed),
         plots.draw_radii(X, CURVES),
+        plots.draw_shares(X, {"none": gaps, "some": gaps}, 20.0),
         plots.draw_latency({"torch": {"1": TIME, "1024": TIME}, "C": {"1": TIME, "1024": TIME}}),
     ]
     for figure in figures:
@@ -32,7 +33,7 @@ def test_every_figure_draws():
     assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("a,\nb", "c")
     assert len(left.collections) == len(right.collections) + 1  # only the first cut is inside
     assert "1 of 2" in figures[3].axes[0].get_title(loc="left")
-    assert [text.get_text() for text in figures[6].axes[0].texts] == ["2"] * 4
+    assert [text.get_text() for text in figures[7].axes[0].texts] == ["2"] * 4
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_every_figure_draws():
         lambda: plots.draw_changes({"worse": {}}),
         lambda: plots.draw_radii(X, {}),
         lambda: plots.draw_latency({}),
+        lambda: plots.draw_shares(X, {"none": {}}, 1.0),
     ],
 )
 def test_nothing_to_draw_is_said(call):

@@ -55,8 +55,9 @@ def linear_spline(
         x: any rank, C channels on axis ``dim`` (default: axis 1, 0 for a vector).
         values: (C, K), or (1, K) for all channels.
         reach: R > 0, half the width of the grid.
-        scale: alpha (C,), or (1,) for all channels, positive (which is not checked): y = S(alpha x) / alpha with
-            the spline S above, the same slopes at knots t_k / alpha.
+        scale: alpha (C,), or (1,) for all channels, positive: y = S(alpha x) / alpha with the spline S above, the
+            same slopes at knots t_k / alpha. Its entries are not looked at: 0 gives infinity or NaN, as dividing by
+            it does, and a negative one the same formula.
 
     Raises:
         ValueError: for shapes, dtypes or devices that do not match, or a reach that is not a positive number.
@@ -80,7 +81,7 @@ def linear_spline(
     last = not given.is_contiguous() and given.movedim(axis, -1).is_contiguous()
     if last:
         given, axis = given.movedim(axis, -1), x.dim() - 1
-    shape, channels = given.shape, max(len(t) for t in coefficients)
+    shape, channels = given.shape, 1 if all(len(t) == 1 for t in coefficients) else given.shape[axis]
     split = (1, 1, -1) if channels == 1 else (shape[:axis].numel(), shape[axis], shape[axis + 1 :].numel())
     values, scale = (t if t is None else t.to(work).expand(channels, *t.shape[1:]) for t in (values, scale))
     y = spline(given.reshape(split), values, scale, float(reach)).reshape(shape).to(x.dtype)

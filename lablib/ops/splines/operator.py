@@ -23,6 +23,7 @@ from torch.autograd import forward_ad
 
 from lablib.ops.splines import reference
 from lablib.ops.splines.choice import implementation
+from lablib.ops.splines.projection import check_reach
 from lablib.ops.splines.reference import Needs
 
 WIDE = (torch.float32, torch.float64)
@@ -89,8 +90,7 @@ def _check(x: Tensor, values: Tensor, scale: Tensor | None, reach: float) -> Non
         raise ValueError(
             f"a scale of each channel, as values are, expected, got {scale.dtype} {tuple(scale.shape)}"
         )
-    if not 1e-30 <= reach <= 1e30:
-        raise ValueError(f"reach must lie between 1e-30 and 1e30, got {reach}")
+    check_reach(reach, values.shape[1])
 
 
 def _fake_forward(x, values, scale, reach):

@@ -14,9 +14,9 @@ from lablib.ops import native
 # Bits of the whole numbers that stand for the coefficients: all of the significand, but two of float64's, so that
 # sums taken in float64 stay exact.
 _BITS = {torch.float16: 11, torch.bfloat16: 8, torch.float32: 24, torch.float64: 51}
-# Exponent of the smallest unit: of the smallest normal number, which no processor takes for 0. Half precision is
-# never computed in; its smallest number is safe.
-_LEAST = {torch.float16: -24, torch.bfloat16: -126, torch.float32: -126, torch.float64: -1022}
+# Exponent of the smallest unit: of the smallest normal number, which no processor takes for 0 (nothing is computed in
+# float16, where the smallest number is safe); in float64 more, so that coefficients in units do not overflow.
+_LEAST = {torch.float16: -24, torch.bfloat16: -126, torch.float32: -126, torch.float64: -500}
 _TINY = 2.0**-1022
 _LARGEST = 1e300  # of a slope bound times the reach
 _SLACK = 2.0  # whole numbers by which rounding may carry a difference over its bound
@@ -49,11 +49,12 @@ def project_slopes(values: Tensor, reach: float, low: float = -1.0, high: float 
     mean to m within q. By the inequality all results are whole numbers up to 2^b, so they are stored as they are, and
     their differences, divided by T, lie in [low, high] in exact arithmetic, T = 2 R / (K - 1) being no float either.
     The price is q / T <= (K - 1) (1 + |m| / (L R)) 2^-b of slope, 1.2e-6 for 21 knots in float32. q is never below
-    the smallest normal number (float16: the smallest), so that no multiple of it is rounded or flushed to 0.
+    the smallest normal number (float16: the smallest; float64: 2^-500), so that no multiple of it is rounded, or
+    flushed to 0.
 
-    A row gets NaN if it holds NaN or infinity, if its results or the sum of its coefficients overflow, or if no whole
-    number lies between the bounds (only where both have one sign, and nearly meet or T is too small for m or the
-    dtype).
+    A row gets NaN if it holds NaN or infinity, if its results, or its coefficients summed or in units of q, overflow,
+    or if no whole number lies between the bounds (only where both have one sign, and nearly meet or T is too small
+    for m or the dtype).
 
     Raises:
         ValueError: for coefficients that are not (C, K) with K >= 2 or not floating point, a reach that is not a
@@ -77,8 +78,16 @@ def check_values(values: Tensor, reach: float) -> None:
         raise ValueError(f"values must be (channels, knots) with 2 or more knots, got {tuple(values.shape)}")
     if values.dtype not in _BITS:
         raise ValueError(f"values must be floating point numbers, got {values.dtype}; convert with .float()")
-    if not 1e-30 <= reach <= 1e30:
-        raise ValueError(f"reach must be a positive number (between 1e-30 and 1e30), got {reach}")
+    check_reach(reach, values.shape[1])
+
+
+def check_reach(reach: float, knots: int) -> None:
+    """Raise ValueError unless ``reach`` is a positive number for which 1 / T and T are far from overflow."""
+    least = 1e-30 * (knots - 1)
+    if not least <= reach <= 1e30:
+        raise ValueError(
+            f"reach must be a positive number (between {least:g} and 1e30 for {knots} knots), got {reach}"
+        )
 
 
 def _formula(values: Tensor, passes: Tensor) -> Tensor:
@@ -137,7 +146,7 @@ def _by_native(values: Tensor, least: float, most: float, room: float) -> tuple[
 
 @functools.lru_cache(256)
 def _bounds(reach: float, knots: int, low: float, high: float) -> tuple[float, float]:
-    """Return the least float >= low T and the largest <= high T, T = 2 R / (K - 1) exactly, none of them subnormal."""
+    """Return the least float >= low T and the largest <= high T, T = 2 R / (K - 1) exactly, neither subnormal."""
     spacing = 2 * Fraction(reach) / (knots - 1)
     return -_below(-Fraction(low) * spacing), _below(Fraction(high) * spacing)
 

@@ -84,6 +84,8 @@ def _segment(
     position = x.detach() * _inverse(values, reach) + (knots - 1) / 2
     # NaN has no segment; it comes back through d
     k = position.nan_to_num(nan=0.0).clamp(0, knots - 2).long()
+    if knots > 2**24:  # where float32 may round knots - 2 up
+        k = k.clamp(max=knots - 2)
     offset = x - (k.to(x.dtype) * (2 * reach / (knots - 1)) - reach)
     at = k + knots * torch.arange(channels, device=x.device)[:, None]
     flat = values.flatten()
