@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lablib.plots.theme import BLUE, GREY, ORANGE, PURPLE, RED, SKY, new_figure, theme
 
-MARKERS = {"well scaled": ("o", BLUE), "badly scaled": ("s", RED)}
+MARKERS = {"well scaled": ("o", BLUE, -0.17), "badly scaled": ("s", RED, 0.17)}  # and where in the row
 BARS = (SKY, ORANGE, PURPLE)
 LIMITS = (3e-8, 3.0)  # of the axis of deviations; what is not finite stands at the right edge
 
@@ -28,11 +28,11 @@ def draw_methods(rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str,
     shapes = sorted({tuple(row["shape"]) for row in rows}, key=lambda shape: shape[0] * shape[1])[-2:]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     with theme():
-        figure = new_figure(3.9 + 2.6 * len(shapes), 0.33 * len(methods) + 1.3)
+        figure = new_figure(3.9 + 2.6 * len(shapes), 0.36 * len(methods) + 1.3)
         *left, right = figure.subplots(1, len(shapes) + 1, sharey=True)
         for axis, shape in zip(left, shapes, strict=True):
             _deviations(axis, [row for row in rows if tuple(row["shape"]) == shape], methods)
-            axis.set_title(f"Off by, at {shape[0]} × {shape[1]}")
+            axis.set_title(f"Error at {shape[0]} × {shape[1]}")
         _ratios(right, times, methods)
         left[0].set_yticks(range(len(methods)), methods)
         left[0].set_ylim(len(methods) - 0.5, -0.5)
@@ -42,14 +42,16 @@ def draw_methods(rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str,
 
 
 def _deviations(axis: Axes, rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> None:
-    for kind, (marker, colour) in MARKERS.items():
+    for kind, (marker, colour, shift) in MARKERS.items():
         own = [row for row in rows if row["input"] == kind]
-        places = [methods.index(row["method"]) for row in own]
+        places = [methods.index(row["method"]) + shift for row in own]
         sizes = [min(row["deviation"] or LIMITS[1], LIMITS[1]) for row in own]
-        axis.plot(sizes, places, marker, color=colour, label=f"input {kind}", clip_on=False, zorder=3)
+        axis.plot(
+            sizes, places, marker, color=colour, label=f"input {kind}", markersize=5, clip_on=False, zorder=3
+        )
         for row, place in zip(own, places, strict=True):
             if row["deviation"] is None:
-                note = {"xytext": (5, 4), "textcoords": "offset points", "va": "bottom", "ha": "right"}
+                note = {"xytext": (-6, 0), "textcoords": "offset points", "va": "center", "ha": "right"}
                 axis.annotate("diverges", (LIMITS[1], place), color=colour, fontsize=8.5, **note)
     axis.set_xscale("log")
     axis.set_xlim(*LIMITS)

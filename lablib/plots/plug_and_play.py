@@ -6,21 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lablib.plots.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_figure, theme
+from lablib.plots.theme import LOOKS, RED, new_figure, theme
 
 TITLES = {"tomography": "sparse-view tomography", "mri": "subsampled Fourier (MRI)"}
-STYLES = {  # method -> colour, dash
-    "relu": (SKY, "solid"),
-    "abs": (ORANGE, "solid"),
-    "prelu": (PURPLE, "solid"),
-    "groupsort": (GREEN, "solid"),
-    "householder": (GREEN, "dashed"),
-    "spline": (BLUE, "solid"),
-    "unconstrained": (RED, "solid"),
-    "tv": (GREY, "dashed"),
-    "tgv": (GREY, "dotted"),
-}
+STYLES = LOOKS  # method -> colour, dash, marker
 START = r"start $A^T y$"
+HIGHEST = 2.0  # relative change that is drawn: a step as large as the picture is 1
+MARK_EVERY = 0.24  # of a line, in diagonals of the panel
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -37,18 +29,18 @@ def draw_residuals(
     """
     problems = _problems(rows)
     with theme():
-        figure = new_figure(7.0, 3.9)
+        figure = new_figure(7.0, 4.3)
         axes = figure.subplots(1, len(problems), sharey=True, squeeze=False)[0]
         for axis, problem in zip(axes, problems):
-            for row in rows:
-                if row["problem"] != problem or "common" not in row:
-                    continue
-                colour, dash = STYLES[row["method"]]
+            shown = [row for row in rows if row["problem"] == problem and "common" in row]
+            for number, row in enumerate(shown):
+                look = STYLES[row["method"]]
                 curve = arrays[f"{problem}/{row['method']}/common/residuals/0"]
                 curve = np.where(curve > 0, curve, np.nan)  # overflow: nothing to draw
                 axis.loglog(
-                    np.arange(1, len(curve) + 1), curve, color=colour, linestyle=dash, linewidth=1.3,
-                    label=row["label"],
+                    np.arange(1, len(curve) + 1), curve, linewidth=1.3, label=row["label"], **look.line(),
+                    marker=look.marker, markersize=4.5, markeredgewidth=0,
+                    markevery=(MARK_EVERY * (number + 0.5) / len(shown), MARK_EVERY),  # side by side, not on top
                 )  # fmt: skip
             if problem in rates:
                 k = np.arange(1, len(rates[problem]) + 1)
@@ -58,10 +50,10 @@ def draw_residuals(
             axis.axhline(
                 tolerance, color="black", linewidth=0.8, linestyle=(0, (1, 2)), label="stopping rule"
             )
-            axis.set(title=TITLES[problem], xlabel="iteration", ylim=(tolerance / 5, 20))
-        axes[0].set(ylabel="change of the picture in one step, relative")
+            axis.set(title=TITLES[problem], xlabel="iteration", ylim=(tolerance / 3, HIGHEST))
+        axes[0].set(ylabel="relative change in one step")
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3.2)
         figure.suptitle(
             "With a constrained denoiser the steps die out, as they must; without, they may not",
             x=0.01, ha="left", fontsize=10.5,
@@ -89,7 +81,7 @@ def draw_quality(rows: Rows, starts: Mapping[str, Sequence[Mapping[str, float]]]
             lines.append((START, None, [dict(run, reached=True) for run in starts[problem]]))
             lines.sort(key=lambda line: _mean(line[2]))
             for height, (_, method, runs) in enumerate(lines):
-                colour = STYLES[method][0] if method else "black"
+                colour = STYLES[method].colour if method else "black"
                 for run in runs:
                     if run["psnr"] is not None:
                         marker, size = ("o", 4) if run["reached"] else ("x", 8)
@@ -135,18 +127,20 @@ def draw_reconstructions(
     with theme():
         figure = new_figure(7.0, 0.4 + 1.55 * lines)
         axes = figure.subplots(lines, columns, squeeze=False)
-        for axis in axes.flat:
+        for axis in axes.flat[len(panels) :]:
             axis.set_axis_off()
         for axis, (label, quality, reached, picture) in zip(axes.flat, panels):
             axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
             numbers = "" if quality is None else _numbers(quality) + ("" if reached else "\nnot converged")
             axis.set_title(_wrap(label), fontsize=7.5, loc="center", color="black" if reached else RED)
-            axis.text(
-                0.5, -0.04, numbers, transform=axis.transAxes, ha="center", va="top", fontsize=7,
-                color="black" if reached else RED,
-            )  # fmt: skip
+            axis.set_xlabel(numbers, fontsize=7, labelpad=2, color="black" if reached else RED)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
         figure.suptitle(
-            f"One picture from {TITLES[problem]}: PSNR in dB, SSIM", x=0.01, ha="left", fontsize=10.5
+            f"One picture from {TITLES[problem]}; below each: PSNR in dB, SSIM",
+            x=0.01,
+            ha="left",
+            fontsize=10.5,
         )
     return figure
 

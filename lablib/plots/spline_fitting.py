@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lablib.plots.theme import BLUE, COLOURS, DASHES, GREY, ORANGE, new_figure, theme
+from lablib.plots.theme import GREY, activation_look, new_figure, theme
 
 NORM_TEXT = {"l2": "l2: orthonormal weights", "linf": "l∞: rows of l1 norm 1"}
 Key = tuple[str, str]  # (norm, activation)
@@ -41,7 +41,7 @@ def draw_errors(
                             place, 0.5, text, rotation=90, ha="center", va="center", color=GREY, transform=at
                         )
                     else:
-                        _strip(axes, place, values[number], COLOURS[place])
+                        _strip(axes, place, values[number], activation_look(name).colour)
                 axes.set(
                     yscale="log", title=target if norm == norms[0] else "", xlim=(-0.6, len(labels) - 0.4)
                 )
@@ -53,7 +53,13 @@ def draw_errors(
             Line2D([], [], marker=".", linestyle="none", color=GREY, label="one seed"),
             Line2D([], [], color="black", linewidth=1.6, label="median"),
             Line2D(
-                [], [], marker="D", linestyle="none", color=ORANGE, markeredgecolor="black", label="best seed"
+                [],
+                [],
+                marker="D",
+                linestyle="none",
+                color="white",
+                markeredgecolor="black",
+                label="best seed",
             ),
         ]
         figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8.5)
@@ -75,7 +81,7 @@ def draw_fits(
         x: (T,).
         wanted: (targets, T).
         fits: activation -> (targets, T).
-        errors: activation -> (targets,) median mean squared error, written in each panel.
+        errors: activation -> (targets,) median mean squared error (MSE), written above each panel.
         labels: activation -> text.
         targets: names.
 
@@ -85,29 +91,20 @@ def draw_fits(
     if not fits:
         raise ValueError("there is no network to draw; run the experiment first")
     with theme():
-        figure = new_figure(7.4, 1.15 * len(fits) + 0.6)
+        figure = new_figure(7.4, 1.3 * len(fits) + 0.5)
         panels = figure.subplots(len(fits), len(targets), sharex=True, sharey="col", squeeze=False)
-        for row, (name, curves) in zip(panels, fits.items()):
+        for place, (row, (name, curves)) in enumerate(zip(panels, fits.items())):
             for axes, target, curve, fitted, error in zip(row, targets, wanted, curves, errors[name]):
                 axes.plot(x, curve, color=GREY, linewidth=3.0, alpha=0.45)
-                axes.plot(x, fitted, color=BLUE, linewidth=1.2)
-                box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
-                place = {
-                    "transform": axes.transAxes,
-                    "ha": "right",
-                    "va": "top",
-                    "fontsize": 7.5,
-                    "bbox": box,
-                }
-                axes.text(0.99, 0.97, f"{error:.1e}", **place)
-                axes.set_title(target if row is panels[0] else "")
+                axes.plot(x, fitted, color=activation_look(name).colour, linewidth=1.3)
+                axes.set_title(f"MSE {error:.1e}", loc="right", fontsize=7.5, pad=3)
+                axes.set_title(target if place == 0 else "", pad=3)
                 axes.tick_params(labelsize=7.5)
             row[0].set_ylabel(labels[name], fontsize=8.5)
         for axes in panels[-1]:
             axes.set_xlabel("x")
-        panels[0, 0].plot([], [], color=GREY, linewidth=3.0, alpha=0.45, label="target")
-        panels[0, 0].plot([], [], color=BLUE, linewidth=1.2, label="network of median error (l2 weights)")
-        figure.legend(loc="outside upper right", ncols=2, fontsize=8.5)
+        title = "Networks of median error (l2 weights) over their targets (grey)"
+        figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
     return figure
 
 
@@ -131,20 +128,18 @@ def draw_courses(
         panels = figure.subplots(len(norms), len(targets), sharex=True, sharey="col", squeeze=False)
         for row, norm in zip(panels, norms):
             for number, (axes, target) in enumerate(zip(row, targets)):
-                for place, (name, label) in enumerate(labels.items()):
+                for name, label in labels.items():
                     if (norm, name) in courses:
-                        look = {
-                            "color": COLOURS[place],
-                            "linestyle": DASHES[place % len(DASHES)],
-                            "linewidth": 1.4,
-                        }
                         line = label if (norm, number) == (norms[0], 0) else None
-                        axes.plot(steps, courses[norm, name][:, number], label=line, **look)
+                        look = activation_look(name).line() | {"linewidth": 1.4, "label": line}
+                        axes.plot(steps, courses[norm, name][:, number], **look)
                 axes.set(yscale="log", title=target if norm == norms[0] else "")
             row[0].set_ylabel(f"{NORM_TEXT[norm]}\nmedian squared error", fontsize=8.5)
         for axes in panels[-1]:
             axes.set_xlabel("step")
-        figure.legend(loc="outside upper center", ncols=len(labels), fontsize=8, columnspacing=1.2)
+        figure.legend(
+            loc="outside upper center", ncols=len(labels), fontsize=8, columnspacing=1.2, handlelength=3
+        )
     return figure
 
 
@@ -158,7 +153,7 @@ def _strip(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
     spread = np.linspace(-0.26, 0.26, len(values)) if len(values) > 1 else np.zeros(1)
     axes.plot(place + spread, values, ".", color=colour, markersize=3.5, alpha=0.75, zorder=2)
     axes.hlines(np.median(values), place - 0.36, place + 0.36, color="black", linewidth=1.6, zorder=3)
-    axes.plot(place, values.min(), "D", color=ORANGE, markeredgecolor="black", markersize=4.2, zorder=4)
+    axes.plot(place, values.min(), "D", color="white", markeredgecolor="black", markersize=4.2, zorder=4)
 
 
 def _title(errors: Mapping[Key, np.ndarray], labels: Mapping[str, str]) -> str:

@@ -6,17 +6,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from lablib.plots.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_figure, theme
+from lablib.plots.theme import BLUE, GREY, ORANGE, SKY, new_figure, theme
 
-LOOKS = {  # trained model and coordinates: text, colour, dash, marker
-    "spline values": ("one spline, values moved", BLUE, "solid", "o"),
-    "spline bends": ("one spline, bends moved", SKY, "dashed", "s"),
-    "l2 values": ("network l2, values moved", RED, "solid", "^"),
-    "l2 bends": ("network l2, bends moved", ORANGE, "dashed", "v"),
-    "linf values": ("network l∞, values moved", GREEN, "solid", "D"),
-    "linf bends": ("network l∞, bends moved", PURPLE, "dashed", "P"),
+MODELS = {"spline": "one spline", "l2": "network, l2 weights", "linf": "network, l∞ weights"}
+LOOKS = {  # coordinates that training moves: text, colour, dash, marker
+    "values": ("values moved", BLUE, "solid", "o"),
+    "bends": ("bends moved", ORANGE, "dashed", "s"),
 }
+ROWS = {"knots": "knots", "mse": "mean squared error", "gap": "objective / bound − 1"}
 SMALLEST_GAP = 1e-5  # smaller ones are drawn there: below what float32 tells apart
 
 
@@ -36,7 +35,7 @@ def draw_functions(
     """
     if not panels:
         raise ValueError("there is no function to draw; run the experiment first")
-    looks = [(BLUE, "solid", 2.4), (ORANGE, "dashed", 1.5), (GREEN, "dotted", 1.5)]
+    looks = [("black", "solid", 2.4), (ORANGE, "dashed", 1.5), (SKY, "dotted", 1.8)]
     with theme():
         figure = new_figure(7.4, 3.1)
         axes_row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
@@ -60,12 +59,13 @@ def draw_path(
     models: Mapping[str, Mapping[str, np.ndarray]],
     knots_at_most: int,
 ) -> Figure:
-    """Return knots, error and gap to the optimum against lambda, for the optimum and what was trained.
+    """Return knots, error and gap to the optimum against lambda: a column for each trained model, one for grids.
 
     Args:
         optima: ``weight`` (L,), ``mse`` (L,), ``knots`` (L,), ``grid_gap`` (L, grids).
         grids: how many knots the uniform grids have.
-        models: one of :data:`LOOKS` -> ``mse``, ``knots`` and ``gap``, each (L, seeds).
+        models: "MODEL COORDINATES" of :data:`MODELS` and :data:`LOOKS` -> ``mse``, ``knots`` and ``gap``, each
+            (L, seeds).
         knots_at_most: the theorem's bound.
 
     Raises:
@@ -73,41 +73,54 @@ def draw_path(
     """
     if not models:
         raise ValueError("there is no model to draw; run the experiment first")
+    shown = [model for model in MODELS if any(name.split()[0] == model for name in models)]
     weights = optima["weight"]
     with theme():
-        figure = new_figure(7.4, 6.0)
-        (knots, mse), (gap, grid) = figure.subplots(2, 2, sharex=True)
-        for axes, key in ((knots, "knots"), (mse, "mse")):
-            axes.plot(weights, optima[key], color="black", linewidth=2.4, zorder=4, label="convex optimum")
-        for name, table in models.items():
-            for axes, key in ((knots, "knots"), (mse, "mse"), (gap, "gap")):
-                _seeds(
-                    axes, weights, np.maximum(table[key], SMALLEST_GAP) if key == "gap" else table[key], name
-                )
-        knots.axhline(knots_at_most, color=GREY, linestyle="dotted", linewidth=1.4)
-        knots.text(
-            weights[-1], knots_at_most * 1.1, f"at most N − 2 = {knots_at_most}", ha="right", fontsize=8
+        figure = new_figure(7.6, 6.4)
+        panels = figure.subplots(3, len(shown) + 1, sharex=True, sharey="row", squeeze=False)
+        for column, model in zip(panels.T, shown):
+            column[0].set_title(MODELS[model], fontsize=9.5)
+            for axes, key in zip(column, ROWS):
+                if key in optima:
+                    axes.plot(weights, optima[key], color="black", linewidth=2.6, label="convex optimum")
+                for coordinates in LOOKS:
+                    if f"{model} {coordinates}" in models:
+                        _seeds(axes, weights, models[f"{model} {coordinates}"][key], key, coordinates)
+            bound = {"color": GREY, "linestyle": "dotted", "label": f"at most N − 2 = {knots_at_most}"}
+            column[0].axhline(knots_at_most, linewidth=1.4, **bound)
+        lines = _grids(panels[2, -1], weights, grids, optima["grid_gap"])
+        panels[1, -1].legend(
+            handles=lines, fontsize=8, loc="lower left", title="below: grids", title_fontsize=8
         )
-        knots.set(title="Knots vanish as λ grows", ylabel="knots", yscale="symlog", ylim=(-0.3, None))
-        mse.set(title="The price: a larger error", ylabel="mean squared error", yscale="log")
-        gap.set(
-            title="How far training is from the optimum", ylabel="objective / lower bound − 1", yscale="log"
-        )
-        for number, count in enumerate(grids):
-            shade = str(0.75 - 0.75 * number / max(1, len(grids) - 1))
-            values = np.maximum(optima["grid_gap"][:, number], SMALLEST_GAP)
-            grid.plot(weights, values, color=shade, linewidth=1.4, label=f"{count} knots")
-        grid.set(title="How far uniform grids are from it", yscale="log")
-        grid.legend(fontsize=8, loc="lower left")
-        for axes in (gap, grid):
-            axes.set(xscale="log", xlabel="λ")
-        handles, labels = knots.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+        for axes, key in zip(panels[:, 0], ROWS):
+            axes.set(ylabel=ROWS[key], xscale="log", yscale="symlog" if key == "knots" else "log")
+        panels[0, 0].set_ylim(-0.3, None)
+        for axes in panels[2]:
+            axes.set_xlabel("λ")
+        for axes in panels[:2, -1]:
+            axes.set_axis_off()
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        panels[0, -1].legend(handles, labels, fontsize=8, loc="upper left", title="lines: medians; marks: seeds",
+                             title_fontsize=8)  # fmt: skip
+        title = "As λ grows knots vanish and the error rises; last row: how far the fit is from the optimum"
+        figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
     return figure
 
 
-def _seeds(axes: Axes, weights: np.ndarray, values: np.ndarray, name: str) -> None:
+def _grids(axes: Axes, weights: np.ndarray, grids: Sequence[int], gaps: np.ndarray) -> list[Line2D]:
+    """Draw how far the best functions with knots on uniform grids are from the optimum; return the lines."""
+    lines = []
+    for number, count in enumerate(grids):
+        shade = str(0.75 - 0.75 * number / max(1, len(grids) - 1))
+        values = np.maximum(gaps[:, number], SMALLEST_GAP)
+        lines += axes.plot(weights, values, color=shade, linewidth=1.4, label=f"{count} knots")
+    axes.set_title("best on a uniform grid", fontsize=9.5)
+    return lines
+
+
+def _seeds(axes: Axes, weights: np.ndarray, values: np.ndarray, key: str, coordinates: str) -> None:
     """Draw the median over the seeds as a line and every seed as a marker."""
-    text, colour, dash, marker = LOOKS[name]
-    axes.plot(weights, np.median(values, axis=1), color=colour, linestyle=dash, linewidth=1.2, label=text)
-    axes.plot(weights, values, marker, color=colour, markersize=2.8, alpha=0.7)
+    text, colour, dash, marker = LOOKS[coordinates]
+    drawn = np.maximum(values, SMALLEST_GAP) if key == "gap" else values
+    axes.plot(weights, np.median(drawn, axis=1), color=colour, linestyle=dash, linewidth=1.4, label=text)
+    axes.plot(weights, drawn, marker, color=colour, markersize=2.8, alpha=0.6)

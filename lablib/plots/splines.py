@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lablib.plots.theme import BLUE, COLOURS, DASHES, GREY, ORANGE, RED, new_figure, theme
+from lablib.plots.theme import BLUE, COLOURS, DASHES, GREY, RED, activation_look, new_figure, theme
 
 LIMIT = 1.5  # of both axes of a drawn spline
 SLOPE_LIMIT = 2.7
@@ -107,7 +107,8 @@ def draw_fits(
     Args:
         x, y: (N,) data, x increasing.
         at: (M,) where the networks were evaluated.
-        made: name -> values (M,), slopes (M,), mean squared error on the data.
+        made: activation, as for :func:`~lablib.plots.theme.activation_look`, -> values (M,), slopes (M,), mean
+            squared error on the data.
     """
     wanted = np.diff(y) / np.diff(x)
     with theme():
@@ -115,12 +116,13 @@ def draw_fits(
         rows = figure.subplots(2, len(made), sharex=True, sharey="row", squeeze=False)
         for column, (name, (values, slopes, mse)) in enumerate(made.items()):
             above, below = rows[:, column]
+            colour = activation_look(name).colour
             above.plot(x, y, color=GREY, linewidth=3, alpha=0.5)
-            above.plot(at, values, color=BLUE)
-            above.set_title(f"{name}: {mse:.1e}")
+            above.plot(at, values, color=colour)
+            above.set_title(f"{name}: MSE {mse:.1e}", fontsize=9)
             below.axhspan(-1, 1, color="#F1F1F1", zorder=0)
             below.plot((x[1:] + x[:-1]) / 2, wanted, color=GREY, linewidth=3, alpha=0.5)
-            below.plot(at, slopes, color=BLUE)
+            below.plot(at, slopes, color=colour)
             below.set(ylim=(-1.3, 1.3), xlabel="x")
         rows[0, 0].set_ylabel("f(x), data in grey")
         rows[1, 0].set_ylabel("slope")
@@ -152,18 +154,15 @@ def draw_loss_of_gradient(depths: Sequence[int], kept: Mapping[str, Sequence[flo
 
     Args:
         depths: (D,) layers.
-        kept: name -> mean gradient norm at each depth.
+        kept: activation, as for :func:`~lablib.plots.theme.activation_look`, -> mean gradient norm at each depth.
     """
     with theme():
-        figure = new_figure(5.4, 3.0)
+        figure = new_figure(6.4, 3.0)
         axis: Axes = figure.subplots()
-        for number, (name, values) in enumerate(kept.items()):
-            style = {
-                "color": (RED, ORANGE, BLUE, GREY)[number % 4],
-                "linestyle": DASHES[number % len(DASHES)],
-            }
-            axis.plot(depths, values, marker="o", markersize=4, label=name, **style)
+        for name, values in kept.items():
+            look = activation_look(name)
+            axis.plot(depths, values, marker=look.marker, markersize=5, label=name, **look.line())
         axis.set(xlabel="layers", ylabel="mean gradient norm", ylim=(0, 1.08))
         axis.set_title("What is left of the slope")
-        axis.legend(loc="best")
+        figure.legend(loc="outside right upper")
     return figure

@@ -15,6 +15,8 @@ PROTOCOLS = {  # protocol -> (text, colour, marker)
     "published": ("published: best epoch and threshold on test rows", ORANGE, "D"),
 }
 LEAST = 30  # rows of a bin that is drawn
+MARKERS = "os^DvPX"  # of the methods
+LEGEND_COLUMNS = 2  # more do not fit the page: constrained layout lets a wide legend run over both edges
 
 
 def draw_scores(
@@ -61,12 +63,7 @@ def draw_scores(
             for text, c, m in (PROTOCOLS[name] for name in used)
         ]
         figure.legend(
-            handles=marks,
-            loc="outside lower center",
-            ncols=len(marks),
-            fontsize=7.5,
-            columnspacing=1.0,
-            handletextpad=0.2,
+            handles=marks, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8, handletextpad=0.2
         )
     return figure
 
@@ -86,7 +83,7 @@ def draw_calibration(
     if not held:
         raise ValueError("there are no predicted probabilities to draw; run a table with classes")
     with theme():
-        figure = new_figure(max(7.4, 2.45 * len(held)), 3.9)
+        figure = new_figure(max(7.4, 2.45 * len(held)), 4.1)
         panels = figure.subplots(1, len(held), sharey=True, squeeze=False)[0]
         for axes, (title, methods) in zip(panels, held.items()):
             axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.0)
@@ -97,7 +94,8 @@ def draw_calibration(
                 look = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
                 drawn = rows >= LEAST
                 axes.plot(
-                    mean[drawn], share[drawn], marker=".", markersize=5, linewidth=1.2, **look,
+                    mean[drawn], share[drawn], marker=MARKERS[number % len(MARKERS)], markersize=3.5,
+                    linewidth=1.2, **look,
                     label=text if axes is panels[0] else None,
                 )  # fmt: skip
             axes.set(
@@ -106,7 +104,7 @@ def draw_calibration(
         panels[0].set_ylabel("share that came true")
         title = "On the grey line probabilities mean what they say (all seeds together)"
         figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
-        figure.legend(loc="outside lower center", ncols=3, fontsize=7.5, columnspacing=1.0)
+        figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8)
     return figure
 
 
@@ -121,7 +119,7 @@ def _flattery(scores: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], task
                 pairs += 1
                 better += bool(sign * (values.mean() - honest[method].mean()) > 0)
     counts = f"{better} of {pairs} cases"
-    return f"The published protocol looks better in {counts} (black bars: means; triangles: off the axis)"
+    return f"The published protocol looks better in {counts}\n(black bars: means; triangles: off the axis)"
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 matplotlib figures are drawn under ``with theme():``; plotly figures take ``template=plotly_template()``.
 Colours are Okabe-Ito's (safe for the common colour-vision deficiencies); series differ by line style as well.
+One activation has one look in every figure: :func:`activation_look`.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -28,6 +29,56 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
 DASHES = ("solid", "dashed", "dashdot", "dotted")
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 PAGE_WIDTH = 7.0  # inches: the text width of a page; half-width figures are 3.4
+
+
+class Look(NamedTuple):
+    """Colour, matplotlib dash and marker of a line; any one of the three tells the lines of a figure apart."""
+
+    colour: str
+    dash: str | tuple[int, tuple[float, ...]]
+    marker: str
+
+    def line(self) -> dict[str, Any]:
+        """Return ``color`` and ``linestyle`` for matplotlib."""
+        return {"color": self.colour, "linestyle": self.dash}
+
+
+LOOKS = {  # activation or other method -> look; brown and indigo keep apart from the others as Okabe-Ito's do
+    "relu": Look(SKY, (0, (1.5, 1)), "v"),
+    "leaky": Look("#332288", (0, (2.5, 1.5)), "<"),
+    "abs": Look(ORANGE, (0, (5, 1.5)), "^"),
+    "prelu": Look(PURPLE, (0, (5, 1.5, 1, 1.5)), "D"),
+    "groupsort": Look(GREEN, (0, (10, 2)), "s"),
+    "householder": Look("#661100", (0, (4, 1.2, 1, 1.2, 1, 1.2)), "P"),
+    "spline": Look(BLUE, "solid", "o"),
+    "unconstrained": Look(RED, (0, (9, 1.5, 3, 1.5)), "X"),
+    "tv": Look(GREY, "dashed", "*"),
+    "tgv": Look(GREY, "dotted", "p"),
+}
+_TEXTS = {  # what labels say, in lower case
+    "leaky relu": "leaky",
+    "absolute value": "abs",
+    "learned spline": "spline",
+    "no constraint": "unconstrained",
+    "total variation": "tv",
+}
+
+
+def activation_look(name: str) -> Look:
+    """Return the look of an activation or method, the same in every figure.
+
+    Args:
+        name: a key of :data:`LOOKS`, or what a label says ("ReLU", "absolute value", "learned spline", ...).
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    key = name.lower()
+    try:
+        return LOOKS[_TEXTS.get(key, key)]
+    except KeyError:
+        raise ValueError(f"no look for {name!r}; choose from {', '.join(LOOKS)}") from None
+
 
 _RC = {
     "figure.facecolor": "white",

@@ -6,12 +6,25 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator
 
-from lablib.plots.theme import BLUE, COLOURS, DASHES, DIVERGING, GREY, PAGE_WIDTH, RED, new_figure, theme
+from lablib.plots.theme import (
+    BLUE,
+    COLOURS,
+    DASHES,
+    DIVERGING,
+    GREY,
+    PAGE_WIDTH,
+    RED,
+    activation_look,
+    new_figure,
+    theme,
+)
 
 CLOUD_COLOURS = (RED, BLUE)  # the potential is high on the first cloud and low on the second
 CLOUD_MARKERS = ("s", "o")
+CLOUDS = ("first cloud P", "second cloud Q")
 LEVEL_STEP = 0.05
 FIELD_LIMIT = 0.5
 RAYS = 60  # drawn of a plan, at most
@@ -64,13 +77,13 @@ def draw_shares(panels: Sequence[Mapping[str, Any]]) -> Figure:
         for axis, panel in zip(axes.flat, panels):
             _shares(axis, panel)
         label = "proven value, % of the exact distance (right is better; each panel has its own scale)"
-        figure.supxlabel(label, fontsize=9.5)
+        figure.supxlabel(f"{label}\na dot for each seed, a bar at their median", fontsize=9.5)
     return figure
 
 
 def _shares(axis: Axes, panel: Mapping[str, Any]) -> None:
-    for place, shares in enumerate(panel["shares"].values()):
-        colour = COLOURS[place % len(COLOURS)]
+    for place, (name, shares) in enumerate(panel["shares"].items()):
+        colour = activation_look(name).colour
         axis.plot(shares, [place] * len(shares), "o", color=colour, markersize=4.5, alpha=0.75)
         axis.plot([np.median(shares)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
     labels = list(panel["shares"])
@@ -108,11 +121,12 @@ def draw_potential(axis: np.ndarray, field: np.ndarray, rays: np.ndarray, *, tit
 
 
 def draw_potentials(pictures: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw potentials side by side: clouds in rows, activations in columns.
+    """Draw potentials of one seed side by side: clouds in rows, activations in columns.
 
     Args:
         pictures: each with ``row`` (the clouds' name), ``title`` (the activation), ``axis``, ``field``, ``rays`` as
-            for :func:`draw_potential`, and ``note``, the line below.
+            for :func:`draw_potential`, and ``note``, the line below: the share of the exact distance and the mean
+            slope along the rays. All belong to seed 0.
 
     Raises:
         ValueError: for no pictures.
@@ -123,7 +137,7 @@ def draw_potentials(pictures: Sequence[Mapping[str, Any]]) -> Figure:
     lines = [[picture for picture in pictures if picture["row"] == name] for name in names]
     columns = max(len(line) for line in lines)
     with theme(**{"figure.dpi": 85}):  # the pixels of the rasterised panels inside the SVG
-        figure = new_figure(1.45 * columns + 0.3, 1.65 * len(lines) + 0.25)
+        figure = new_figure(1.45 * columns + 0.3, 1.65 * len(lines) + 0.85)
         axes = figure.subplots(len(lines), columns, squeeze=False)
         for row, line, name in zip(axes, lines, names):
             row[0].set_ylabel(name.replace(" and ", "\nand "), fontsize=9)
@@ -133,6 +147,18 @@ def draw_potentials(pictures: Sequence[Mapping[str, Any]]) -> Figure:
                 axis.set_xlabel(picture["note"], fontsize=8)
         for axis, picture in zip(axes[0], lines[0]):
             axis.set_title(picture["title"], fontsize=9.5)
+        figure.suptitle(
+            "Potentials of seed 0; other seeds may reach more\nBelow each: share of the exact distance that is "
+            "proven · mean slope along the rays (1 for an optimal potential)",
+            fontsize=9.5, x=0.01, ha="left",
+        )  # fmt: skip
+        marks = [
+            Line2D([], [], marker=marker, linestyle="none", color=colour, markersize=4, label=label)
+            for marker, colour, label in zip(CLOUD_MARKERS, CLOUD_COLOURS, CLOUDS)
+        ]
+        marks.append(Line2D([], [], color=GREY, linewidth=1.0, label="ray: P to Q in the exact plan"))
+        marks.append(Line2D([], [], color="#404040", linewidth=0.5, label=f"contours, {LEVEL_STEP:g} apart"))
+        figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8.5)
     return figure
 
 
@@ -141,15 +167,16 @@ def draw_learning(steps: np.ndarray, duals: Mapping[str, np.ndarray], exact: flo
 
     Args:
         steps: (S,) steps done.
-        duals: activation -> (S,) values.
+        duals: activation, as for :func:`~lablib.plots.theme.activation_look`, -> (S,) values.
         exact: the distance, which none can pass.
     """
     with theme():
         figure = new_figure(PAGE_WIDTH, 3.2)
         axis = figure.subplots()
         axis.axhline(exact, color="black", linewidth=1.2, linestyle="dashed", label="exact (POT)")
-        for place, (label, values) in enumerate(duals.items()):
-            axis.plot(steps, values, color=COLOURS[place % len(COLOURS)], label=label, marker=".")
+        for label, values in duals.items():
+            look = activation_look(label)
+            axis.plot(steps, values, label=label, marker=look.marker, markersize=3.5, **look.line())
         axis.set(xlabel="training step", ylabel="proven lower bound of W₁", xlim=(0, steps[-1]))
         axis.set_ylim(min(0.0, *(float(np.min(values)) for values in duals.values())), 1.08 * exact)
         axis.legend(loc="lower right", ncols=2)
@@ -189,7 +216,7 @@ def _panel(axis: Axes, at: np.ndarray, field: np.ndarray, rays: np.ndarray, smal
     lines = axis.contour(at, at, shown, levels=levels, colors="#404040", linewidths=0.3 if small else 0.6)
     lines.set_linestyle("solid")
     axis.plot(*ray_path(rays).T, color=GREY, linewidth=0.4 if small else 0.7)
-    for place, label in enumerate(("first cloud P", "second cloud Q")):
+    for place, label in enumerate(CLOUDS):
         style = {"marker": CLOUD_MARKERS[place], "s": 3 if small else 14, "edgecolors": "white"}
         points = rays[:, place]
         axis.scatter(*points.T, color=CLOUD_COLOURS[place], linewidths=0.2, label=label, zorder=3, **style)

@@ -21,6 +21,36 @@ def test_errors_show_every_seed_and_name_the_winner():
     figure.savefig("/dev/null", format="png")
 
 
+def test_fits_name_their_target_and_their_error():
+    x, line = np.linspace(-1, 1, 3), np.zeros((2, 3))
+    errors = {"relu": np.array([1e-3, 2e-3]), "householder": np.array([1e-4, 1.0])}
+    figure = spline_fitting.draw_fits(
+        x, line, {"relu": line, "householder": line}, errors, LABELS, ("f1", "f2")
+    )
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["f1", "f2", "", ""]
+    assert [axis.get_title(loc="right") for axis in figure.axes[:2]] == ["MSE 1.0e-03", "MSE 2.0e-03"]
+
+
+def test_path_has_a_column_for_each_model_and_one_for_grids():
+    optima = {
+        "weight": np.array([1e-3, 1e-2]),
+        "mse": np.array([0.1, 0.2]),
+        "knots": np.array([3, 1]),
+        "grid_gap": np.array([[0.1, 0.01], [0.2, 0.0]]),
+    }
+    table = {key: np.ones((2, 3)) for key in ("knots", "mse", "gap")}
+    models = {"spline values": table, "spline bends": table, "linf values": table}
+    figure = spline_representer.draw_path(optima, (11, 21), models, 8)
+    assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["one spline", "network, l∞ weights"]
+    assert len(figure.axes) == 9
+    assert [text.get_text() for text in figure.axes[2].get_legend().get_texts()] == [
+        "convex optimum",
+        "values moved",
+        "bends moved",
+        "at most N − 2 = 8",
+    ]
+
+
 @pytest.mark.parametrize(
     "call",
     [

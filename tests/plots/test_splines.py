@@ -23,8 +23,13 @@ def test_figures_say_what_they_show():
     figure = plots.draw_vanishing_knots(t, raw, {0.1: (t, raw), 1.0: (t[[0, 2, 4]], raw[[0, 2, 4]])})
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles == ["λ = 0.1: 3 knots", "λ = 1: 1 knot"]
-    figure = plots.draw_fits(t, raw, t, {"one": (raw, raw, 0.01), "two": (raw, raw, 0.1)})
-    assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["one: 1.0e-02", "two: 1.0e-01"]
+    figure = plots.draw_fits(t, raw, t, {"ReLU": (raw, raw, 0.01), "learned spline": (raw, raw, 0.1)})
+    assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == [
+        "ReLU: MSE 1.0e-02",
+        "learned spline: MSE 1.0e-01",
+    ]
     assert len(plots.draw_inits(t, {"a": [raw], "b": [raw, t]}).axes) == 2
-    lines = plots.draw_loss_of_gradient((1, 2), {"a": [1, 1], "b": [1, 0.5]}).axes[0].lines
-    assert [line.get_label() for line in lines] == ["a", "b"]
+    lines = (
+        plots.draw_loss_of_gradient((1, 2), {"absolute value": [1, 1], "leaky ReLU": [1, 0.5]}).axes[0].lines
+    )
+    assert [line.get_label() for line in lines] == ["absolute value", "leaky ReLU"]

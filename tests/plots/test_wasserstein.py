@@ -50,7 +50,11 @@ def test_figures_are_drawn_from_arrays():
         "rays": RAYS,
         "note": "n",
     }
-    assert len(draw_potentials([one, one, one | {"row": "b"}]).axes) == 4
+    figure = draw_potentials([one, one, one | {"row": "b"}])
+    assert len(figure.axes) == 4
+    assert "seed 0" in figure.get_suptitle()
+    marks = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert marks[:3] == ["first cloud P", "second cloud Q", "ray: P to Q in the exact plan"]
     assert len(draw_learning(np.arange(3), {"ReLU": np.array([-0.1, 0.2, 0.3])}, 0.4).axes) == 1
     for draw in (draw_shares, draw_potentials):
         with pytest.raises(ValueError, match="nothing to draw"):
