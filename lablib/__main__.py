@@ -37,8 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         args.settings = [*args.settings, *settings]  # what is no KEY=VALUE the command refuses
     try:
         return modules[args.command].main(args)
-    except KeyboardInterrupt:
-        print("\nstopped; what was finished is kept: run the same command to go on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = f": {stop}" if str(stop) else ""
+        print(f"\nstopped{kept}; the same command goes on with what is not finished", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -65,7 +65,16 @@ def test_ctrl_c_is_130(monkeypatch, capsys):
 
     monkeypatch.setattr("lablib.data.command.main", stop)
     assert main(["data"]) == 130
-    assert "what was finished is kept" in capsys.readouterr().err
+    assert "\nstopped; the same command goes on" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_much_is_kept(monkeypatch, capsys):
+    def stop(args):
+        raise KeyboardInterrupt("2 of 9 parts are finished and kept")
+
+    monkeypatch.setattr("lablib.data.command.main", stop)
+    assert main(["data"]) == 130
+    assert "stopped: 2 of 9 parts are finished and kept; the same command" in capsys.readouterr().err
 
 
 def test_doctor_reports_every_topic(capsys):
@@ -97,6 +106,8 @@ def test_doctor_names_gaps(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(doctor, "needs", lambda: {"core": ["numpy>=2"], "sweep": ["no-such-package>=1"]})
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
+    for gap in ("'pictures'", "'diabetes'", "'breast-cancer'"):
+        assert f"is not a folder; correct it, or unset it and use the bundled data set {gap}" in text
     for gap in ("is not a folder", "'huge'", "no Chromium", "no-such-package", "-e '.[sweep]'"):
         assert gap in text
     monkeypatch.setattr(doctor, "needs", lambda: {"core": ["numpy>=99"]})

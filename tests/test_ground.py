@@ -109,6 +109,17 @@ def test_readme_commands_and_links_exist():
         assert (ROOT / "notebooks" / Path(name).name).exists(), f"README names {name}"
 
 
+def test_readme_python_runs_as_one_program():
+    readme = (ROOT / "README.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", readme, re.S))
+    assert "LearnableSpline" in code
+    assert "MonotoneNetwork" in code
+    found = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert found["radius"].shape == (256,)
+    assert found["slopes"].increasing[0, 0]
+
+
 def test_readme_lists_every_notebook_and_every_part_of_the_library():
     readme = (ROOT / "README.md").read_text()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):

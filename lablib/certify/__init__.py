@@ -1,6 +1,7 @@
 """From networks to certificates: norms, certified radii, attacks. ``bound_*`` is proven, ``estimate_*`` is not.
 
-from lablib.certify import attacked_radius, bound_radius, bound_radius_box
+from lablib.certify import attacked_radius, bound_radius, bound_radius_box, certify_slopes
+network.eval()                                    # bounds are of networks in evaluation mode
 radii = bound_radius(network, x, labels)          # Lipschitz margins, float rounding included
 wider = bound_radius_box(network, x, labels)      # interval bounds within the pixel box
 slopes = certify_slopes(network)                  # proven intervals, every output and input

@@ -29,7 +29,7 @@ class Ball:
             raise ValueError(f"attacks are for linf and l2, got {norm!r}")
         if not ((x >= lower).all() and (x <= upper).all()):
             raise ValueError(
-                f"inputs must lie in [{lower:g}, {upper:g}]; give raw pixels, or say the valid range"
+                f"inputs must lie in [{lower:g}, {upper:g}]; give raw pixels, or the valid range as lower= and upper="
             )
         self.x, self.norm, self.valid = x, norm, (lower, upper)
         self.eps = torch.as_tensor(eps, dtype=torch.float64, device=x.device).expand(len(x))

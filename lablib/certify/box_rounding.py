@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lablib.certify.arithmetic import arithmetic
-from lablib.certify.chain import known_layers
+from lablib.certify.chain import check_inputs, known_layers
 from lablib.certify.intervals import Box, prepare, through
 from lablib.certify.rules import RULES
 from lablib.certify.skips import Skip
@@ -60,6 +60,11 @@ def bound_step_back(network: nn.Module, lower: Tensor, upper: Tensor) -> np.ndar
     Raises:
         ValueError: as :func:`bound_box_error`.
     """
+    if not all(isinstance(end, Tensor) and end.dim() for end in (lower, upper)):
+        raise ValueError("lower and upper are tensors of one input's shape; make them with torch.full")
+    check_inputs(network, lower[None], upper[None])
+    with torch.no_grad():
+        network(lower[None])  # says what is wrong with the shape
     error = bound_box_error(network, lower[None], upper[None])
     return 2.0 * error[0].flatten().cpu().numpy()
 

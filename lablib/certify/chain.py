@@ -28,9 +28,20 @@ def known_layers(network: nn.Module) -> list[nn.Module]:
         raise ValueError(
             "the network, or a part of it, is in training mode; call eval() before certifying it"
         )
+    _check_copies(network)
     layers = _flatten(network)
     _check_dtype(network)
     return layers
+
+
+def _check_copies(network: nn.Module) -> None:
+    """Refuse torch's copies of a parametrized module: parametrize.cached(), used here, takes them for the original."""
+    kinds = [type(part) for part in network.modules() if parametrize.is_parametrized(part)]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(
+            "two parts are deep copies of one parametrized module, and torch mixes up their weights while it caches "
+            "them; make each anew and load its state"
+        )
 
 
 def _flatten(module: nn.Module) -> list[nn.Module]:

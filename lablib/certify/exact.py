@@ -75,7 +75,7 @@ def exact_radius(
         progress: show a bar.
 
     Raises:
-        ValueError: for layers that are not covered (tanh, Householder, max pooling, ...), a network too large,
+        ValueError: for layers that are not covered (tanh, splines, max pooling, ...), a network too large,
             or inputs that do not fit.
     """
     known_layers(network)
@@ -83,7 +83,7 @@ def exact_radius(
     check_inputs(network, x)
     if not lower < upper or not ((x >= lower).all() and (x <= upper).all()):
         raise ValueError(
-            f"inputs must lie in [{lower:g}, {upper:g}]; give raw pixels, or say the valid range"
+            f"inputs must lie in [{lower:g}, {upper:g}]; give raw pixels, or the valid range as lower= and upper="
         )
     if not seconds > 0:
         raise ValueError(f"the time must be positive, got {seconds}")

@@ -101,8 +101,8 @@ def exact_slopes(
             f"the network makes {count} comparisons, and the search ends only for small ones (at most "
             f"{COMPARISONS}); use certify_slopes, or take a smaller one"
         )
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1 node, got {limit}")
+    if not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"limit must be a whole number of nodes, at least 1, got {limit}")
     width = len([step for step in steps if isinstance(step, Affine)][-1].weight)
     rows = _chosen(outputs, width, "outputs")
     columns = _chosen(inputs, size, "inputs")

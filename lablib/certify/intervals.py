@@ -106,7 +106,7 @@ def bound_radius_box(
         )
     if not ((x >= lower).all() and (x <= upper).all()):
         raise ValueError(
-            f"inputs must lie in [{lower:g}, {upper:g}]; give raw pixels, or say the valid range"
+            f"inputs must lie in [{lower:g}, {upper:g}]; give raw pixels, or the valid range as lower= and upper="
         )
     y = check_labels(labels, len(x)).to(x.device)
     lipschitz = margins and isinstance(network, LipschitzSequential) and "linf" in network.norms

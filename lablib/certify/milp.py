@@ -38,9 +38,7 @@ def check_pieces(module: nn.Module) -> None:
         for part in module if is_chain(module) else [module.branch]:
             check_pieces(part)
     elif kind not in _RESHAPE | _AFFINE | _BENT | _SORTS | _DISTANCES:
-        raise ValueError(
-            f"{layer_name(module)} has no exact form as linear pieces; leave it out of the network"
-        )
+        raise ValueError(f"the exact search does not cover {layer_name(module)}; use bound_radius")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +173,7 @@ class Program:
             return self._sort(layer, values)
         if kind in (LInfDistance, SortNetLayer, LInfDistanceConv2d, SortNetConv2d):
             return self._distance(layer, values)
-        raise ValueError(
-            f"{layer_name(layer)} has no exact form as linear pieces; leave it out of the network"
-        )
+        raise ValueError(f"the exact search does not cover {layer_name(layer)}; use bound_radius")
 
     def _affine(self, layer: nn.Module, values: _Values) -> _Values:
         """An affine map of the features: its matrix is read off at 0 and the unit vectors, in float64."""

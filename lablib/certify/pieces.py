@@ -14,12 +14,11 @@ from torch.nn.utils import parametrize
 
 from lablib.certify.chain import known_layers
 from lablib.certify.rules import LINEAR
+from lablib.certify.skips import MONOTONE, added_and_head
 from lablib.layers.activations import Abs, FullSort, GroupSort, LeakyReLU, MaxMin, PReLU
 from lablib.layers.base import layer_name
 from lablib.layers.frozen import FrozenMonotone
 from lablib.layers.intact import check_intact, plain_class
-from lablib.layers.monotone import HEADS, MonotoneNetwork
-from lablib.layers.monotonic_wrapper import MonotonicWrapper
 from lablib.layers.shift import MeanShift, Normalise, Scale
 
 _DIAGONAL = {MeanShift, Normalise, Scale}
@@ -88,18 +87,12 @@ def monotone_parts(model: nn.Module) -> MonotoneParts:
     check_intact(model)
     kind = plain_class(model)
     with torch.no_grad(), parametrize.cached():
-        if kind is FrozenMonotone:
-            names = [name for name, head in HEADS.items() if head is model.head]
-            if not names:
-                raise ValueError(
-                    "the head of this frozen network is not one of ours; freeze a MonotoneNetwork"
-                )
-            added = model.skip.weight.double().numpy()
-            return MonotoneParts(model.network, added, np.sign(added), names[0])
-        if kind not in (MonotoneNetwork, MonotonicWrapper):
+        if kind not in MONOTONE:
             return MonotoneParts(model, None, None, None)
-        added = (model.directions * model.residual()).double().numpy()
-        return MonotoneParts(model.network, added, model.directions.double().numpy(), model.head)
+        stored, head = added_and_head(model)
+        added = stored.double().numpy()
+        signs = np.sign(added) if kind is FrozenMonotone else model.directions.double().numpy()
+        return MonotoneParts(model.network, added, signs, head)
 
 
 def pieces(network: nn.Module) -> tuple[list[Piece], int]:

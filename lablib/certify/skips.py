@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from lablib.layers.frozen import FrozenMonotone
 from lablib.layers.intact import plain_class
-from lablib.layers.monotone import MonotoneNetwork
+from lablib.layers.monotone import HEADS, MonotoneNetwork
 from lablib.layers.monotonic_wrapper import MonotonicWrapper
 
-MONOTONE = {MonotoneNetwork, MonotonicWrapper}
+MONOTONE = {FrozenMonotone, MonotoneNetwork, MonotonicWrapper}
 
 
 class StableSoftplus(nn.Module):
@@ -59,8 +60,25 @@ def as_chain(module: nn.Module, inner: list[nn.Module]) -> list[nn.Module]:
         inner: the known layers of its network.
     """
     with torch.no_grad():
-        added, chain = module.directions * module.residual(), nn.Sequential(*inner).eval()
+        added, head = added_and_head(module)
+        chain = nn.Sequential(*inner).eval()
         if plain_class(module) is MonotonicWrapper:  # one row may stand for all outputs
             outputs = chain(torch.zeros_like(added[:1])).shape[-1]
             added = added.expand(outputs, -1)
-    return [Skip(chain, added), *(head().eval() for head in _HEADS[module.head])]
+    return [Skip(chain, added), *(layer().eval() for layer in _HEADS[head])]
+
+
+def added_and_head(module: nn.Module) -> tuple[Tensor, str | None]:
+    """Return what a ``module`` of a class in :data:`MONOTONE` adds now, signs included, and the name of its head.
+
+    Raises:
+        ValueError: for a frozen network that was changed.
+    """
+    if plain_class(module) is not FrozenMonotone:
+        return module.directions * module.residual(), module.head
+    names = [name for name, head in HEADS.items() if head is module.head]
+    if not names or plain_class(module.skip) is not nn.Linear or module.skip.bias is not None:
+        raise ValueError(
+            "the head of this frozen network, or its skip, is not one of ours; freeze a MonotoneNetwork"
+        )
+    return module.skip.weight, names[0]

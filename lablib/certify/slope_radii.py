@@ -11,6 +11,7 @@ only if it was checked with the c and E of its own ball.
 """
 
 import math
+import numbers
 
 import numpy as np
 import torch
@@ -64,11 +65,15 @@ def bound_radius_slopes(
     """
     if norm not in ("l1", "linf"):
         raise ValueError(f"slopes give radii in l1 and linf, not in {norm!r}")
+    if isinstance(threshold, torch.Tensor) and threshold.numel() == 1:
+        threshold = threshold.item()
     layers = known_layers(model)
     check_inputs(model, x)
     check_gradual_underflow()
     with torch.no_grad(), parametrize.cached():
         outputs = check_logits(run(model, x))
+        if not outputs.isfinite().all():
+            raise ValueError("outputs contain NaN or infinity; look for weights or inputs that made them")
         decision = _Decision(*_without_head(layers, outputs.shape[1], threshold), norm)
         chosen = _chosen(outputs, labels, threshold)
         radii = [
@@ -106,7 +111,7 @@ def _without_head(
         if threshold != 0.0:
             raise ValueError("a threshold is for one output; several are compared with one another")
         return layers, ()
-    if not math.isfinite(threshold):
+    if not isinstance(threshold, numbers.Real) or not math.isfinite(threshold):
         raise ValueError(f"the threshold must be a finite number, got {threshold}")
     if kind not in (nn.Sigmoid, StableSoftplus) or plain_class(layers[0]) is kind:
         return layers, as_stored(threshold)

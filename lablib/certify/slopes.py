@@ -10,6 +10,7 @@ slopes. Within a box the path stays in the box.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -142,6 +143,8 @@ def input_shape(
         ValueError: if nothing tells.
     """
     if shape is not None:
+        if not isinstance(shape, Sequence) or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError(f"shape is that of one input, such as (3,) or (1, 28, 28), got {shape!r}")
         return tuple(shape)
     for end in (lower, upper):
         if np.ndim(end):
@@ -162,7 +165,10 @@ def _box(model: nn.Module, lower: Ends, upper: Ends, shape: tuple[int, ...]) -> 
     )
     ends = []
     for end, outside in ((lower, -torch.inf), (upper, torch.inf)):
-        value = torch.as_tensor(outside if end is None else end, dtype=torch.float64, device=like.device)
+        try:
+            value = torch.as_tensor(outside if end is None else end, dtype=torch.float64, device=like.device)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"lower and upper are numbers or arrays of one input's shape: {error}") from None
         if value.dim() and value.shape != shape:
             raise ValueError(f"the box must have the shape of one input, {shape}, got {tuple(value.shape)}")
         rounded = value.to(like.dtype)

@@ -8,7 +8,7 @@ come from ``load_table``: ``compas``, ``heart`` and ``auto-mpg``, found in the s
 ``breast-cancer``, bundled with scikit-learn.
 """
 
-from lablib.data.contract import DamagedDataError, Dataset, MissingDataError, Pictures, Table
+from lablib.data.contract import DamagedDataError, DataFolderError, Dataset, MissingDataError, Pictures, Table
 from lablib.data.registry import (
     LABELLED,
     NAMES,
@@ -27,6 +27,7 @@ __all__ = [
     "PICTURES",
     "TABLES",
     "DamagedDataError",
+    "DataFolderError",
     "Dataset",
     "MissingDataError",
     "Pictures",

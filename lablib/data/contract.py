@@ -1,4 +1,4 @@
-"""What every data set looks like once loaded, and the two ways in which loading fails."""
+"""What every data set looks like once loaded, and the ways in which loading fails."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,10 @@ BUNDLED = "digits"  # needs no file and no network: what each failure names as t
 
 class MissingDataError(OSError):
     """A file of a data set is not there, cannot be read, or cannot be downloaded."""
+
+
+class DataFolderError(OSError):
+    """LABLIB_DATA names no folder: a misspelt path, and so no reason to take other data."""
 
 
 class DamagedDataError(ValueError):

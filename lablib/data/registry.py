@@ -19,7 +19,15 @@ from lablib.data import (
     mnist,
     sample_pictures,
 )
-from lablib.data.contract import BUNDLED, DamagedDataError, Dataset, MissingDataError, Pictures, Table
+from lablib.data.contract import (
+    BUNDLED,
+    DamagedDataError,
+    DataFolderError,
+    Dataset,
+    MissingDataError,
+    Pictures,
+    Table,
+)
 
 LABELLED = ("digits", "mnist", "cifar10")  # for load
 PICTURES = ("bsds500", "pictures")  # for load_pictures
@@ -75,6 +83,7 @@ def load(name: str, *, download: bool = True) -> Dataset:
     Raises:
         ValueError: if there is no such data set, or its pictures have no labels (see :func:`load_pictures`).
         MissingDataError: if a file is absent, unreadable or cannot be downloaded (an OSError).
+        DataFolderError: if LABLIB_DATA names no folder (an OSError).
         DamagedDataError: if a file does not hold the official content (a ValueError).
     """
     _check_name(name)
@@ -90,7 +99,7 @@ def load_pictures(name: str, *, download: bool = True) -> Pictures:
     ``bsds500`` is as :func:`load` says of files; ``pictures`` comes with scikit-learn.
 
     Raises:
-        ValueError, MissingDataError, DamagedDataError: as :func:`load`.
+        ValueError, MissingDataError, DataFolderError, DamagedDataError: as :func:`load`.
     """
     _check_name(name)
     if name not in PICTURES:
@@ -105,7 +114,7 @@ def load_table(name: str, *, download: bool = True) -> Table:
     ``compas``, ``heart`` and ``auto-mpg`` are as :func:`load` says of files; the others come with scikit-learn.
 
     Raises:
-        ValueError, MissingDataError, DamagedDataError: as :func:`load`.
+        ValueError, MissingDataError, DataFolderError, DamagedDataError: as :func:`load`.
     """
     _check_name(name)
     if name not in TABLES:
@@ -149,14 +158,18 @@ def _find(name: str, download: bool) -> tuple[ModuleType, Any, str]:
 
 
 def available(name: str) -> Status:
-    """Say where a data set stands by looking for its files only: nothing is read, checked or downloaded."""
+    """Say where a data set stands by looking for its files only: nothing is read, checked or downloaded.
+
+    Raises:
+        ValueError: if there is no such data set. DataFolderError: if LABLIB_DATA names no folder.
+    """
     _check_name(name)
     if name in _BUNDLED:
         if importlib.util.find_spec("sklearn") is None:
             return Status(name, "absent", "scikit-learn", "pip install -e '.[lab]'")
         return Status(name, "bundled", "scikit-learn")
     module, fetch = _FILED[name], f"lablib data fetch {name}"
-    for state, root in (("folder", offline_folder()), ("cache", cache_folder())):
+    for state, root in (("folder", offline_folder(_instead(module))), ("cache", cache_folder())):
         place = module.locate(root) if root else None
         if place and module.missing(place):
             lost = module.missing(place)[0]
@@ -172,15 +185,15 @@ def offline_folder(instead: str = BUNDLED) -> Path | None:
     ``instead``: the bundled data set that the error names.
 
     Raises:
-        MissingDataError: if it is set to anything but a folder (a misspelt path must not start a download).
+        DataFolderError: if it is set to anything but a folder (a misspelt path must not start a download).
     """
     text = os.environ.get("LABLIB_DATA")
     if not text:
         return None
     folder = Path(text).expanduser()
     if not folder.is_dir():
-        raise MissingDataError(
-            f"LABLIB_DATA={text} is not a folder; correct it, or use the bundled data set {instead!r}"
+        raise DataFolderError(
+            f"LABLIB_DATA={text} is not a folder; correct it, or unset it and use the bundled data set {instead!r}"
         )
     return folder
 

@@ -74,17 +74,13 @@ SIZES = {
 
 def run(config: Config) -> dict[str, Any]:
     """Train every family at every d; a stopped run goes on with the next unfinished pair."""
-    from tqdm.auto import tqdm
-
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     jobs = [(d, family) for d in config.variables for family in FAMILIES]
-    with tqdm(total=len(jobs) * config.steps, unit="step", desc=NAME) as bar:
+    with parts.bar({f"{family.name} {d}": config.steps for d, family in jobs}, "step") as bar:
         for d, family in jobs:
             part = f"{family.name} {d}"
-            bar.set_postfix_str(part)
-            if part in parts:
-                bar.update(config.steps)
-            else:
+            if part not in parts:
+                bar.set_postfix_str(part)
                 began = time.perf_counter()
                 trained = _train(d, family, config, bar.update)
                 parts[part] = {**trained, "seconds": time.perf_counter() - began}

@@ -116,15 +116,12 @@ def groups(config: Config) -> dict[str, list[BooleanFunction]]:
 
 def run(config: Config) -> dict[str, Any]:
     """Search group by group; a stopped run goes on with the next unfinished group."""
-    from tqdm.auto import tqdm
-
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     functions = groups(config)
     steps = sum(attempt.schedule.steps for attempt in config.rounds)
-    with tqdm(total=len(functions) * steps, unit="step", desc=NAME) as bar:
+    with parts.bar(dict.fromkeys(functions, steps), "step") as bar:
         for group, members in functions.items():
             if group in parts:
-                bar.update(steps)
                 continue
             bar.set_postfix_str(group)
             began = time.perf_counter()

@@ -1,8 +1,9 @@
 """Finished parts of a long run, kept in one JSON file beside the result until that is written."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Checkpoint:
     """
 
     def __init__(self, name: str, mode: str, config: Mapping[str, Any]) -> None:
-        self.path = partial_file(name, mode)
+        self.name, self.path = name, partial_file(name, mode)
         self._config = json.loads(json.dumps(config))
         self._parts = self._read()
 
@@ -42,6 +43,27 @@ class Checkpoint:
             print(f"{self.path} is damaged and ignored: the run starts anew", file=sys.stderr)
             return {}
         return parts if config == self._config else {}
+
+    @contextlib.contextmanager
+    def bar(self, sizes: Mapping[str, int], unit: str) -> Iterator[Any]:
+        """Show a tqdm bar over all parts of the run; Ctrl-C inside then says how many of them are finished.
+
+        It begins at what the finished parts count for, so that the time left is that of this run's own pace.
+
+        Args:
+            sizes: part -> how many units it counts for.
+            unit: what is counted.
+        """
+        from tqdm.auto import tqdm
+
+        before = sum(size for part, size in sizes.items() if part in self)
+        total = sum(sizes.values())
+        with tqdm(total=total, initial=before, unit=unit, desc=self.name, mininterval=1.0) as shown:
+            try:
+                yield shown
+            except KeyboardInterrupt as stop:
+                kept = sum(part in self for part in sizes)
+                raise KeyboardInterrupt(f"{kept} of {len(sizes)} parts are finished and kept") from stop
 
     def __contains__(self, part: str) -> bool:
         return part in self._parts

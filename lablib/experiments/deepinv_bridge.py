@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lablib.certify.norms import bound_operator_norm
-from lablib.layers.sequential import guarantee
+from lablib.layers.sequential import ConvexResidual, guarantee
 
 # What torchvision's Python files register details of while they load; its compiled part declares them.
 _SCHEMAS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",)
@@ -109,7 +109,8 @@ def _denoiser_class() -> type:
             share: a, the averagedness of T.
 
         Raises:
-            ValueError: if the constant of the network is unknown or above 1, or the share is not inside (0, 1).
+            ValueError: if the constant of the network is unknown or above 1, it is averaged already (then a would
+                not be the averagedness), or the share is not inside (0, 1).
         """
 
         norms = ("l2",)
@@ -118,6 +119,11 @@ def _denoiser_class() -> type:
             super().__init__()
             if not 0.0 < share < 1.0:
                 raise ValueError(f"the share of the network must lie strictly between 0 and 1, got {share}")
+            if isinstance(network, ConvexResidual):
+                raise ValueError(
+                    "a ConvexResidual, which load_denoiser returns, is averaged already; give its branch, the "
+                    "network N, and its alpha (of load_denoiser 0.5) as the share"
+                )
             self.network, self._share = network, float(share)
             self.lipschitz  # noqa: B018 - refuses a bad network now
 

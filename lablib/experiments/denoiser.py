@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from lablib.experiments.activation_zoo import ACTIVATIONS, make_activation
-from lablib.experiments.results import current_mode, results_dir
+from lablib.experiments.results import MODES, current_mode, results_dir
 from lablib.experiments.training import runs_dir
 from lablib.layers import ConvexResidual, LipschitzSequential, OrthonormalConv2d
 from lablib.train import checkpoint
@@ -122,7 +122,8 @@ def load_denoiser(activation: str, sigma: int, mode: str | None = None) -> Conve
     """Return a trained firmly nonexpansive denoiser T = (I + N) / 2, in evaluation mode on the CPU.
 
     The runs folder is looked in first, then the models stored with the results, first of this mode and then of the
-    standard one; where there is none, a small network is trained now, in seconds (a line on stderr says so).
+    standard one; where there is none, a small network is trained now, in seconds. A line on stderr says where it is
+    not one of this mode.
 
     Args:
         activation: one of :data:`ACTIVATIONS`.
@@ -130,20 +131,29 @@ def load_denoiser(activation: str, sigma: int, mode: str | None = None) -> Conve
         mode: size of the run that trained it; default ``LABLIB_MODE``.
 
     Raises:
-        ValueError: for another activation or sigma, or a damaged file.
+        ValueError: for another activation, sigma or mode, or a damaged file.
     """
-    mode = mode or current_mode()
+    mode = current_mode() if mode is None else mode
+    if mode not in MODES:
+        raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
     if sigma not in SIGMAS:
         raise ValueError(f"sigma is one of {', '.join(map(str, SIGMAS))} (of 255), not {sigma!r}")
     architecture = Architecture(activation)  # refuses an unknown activation
     for size in dict.fromkeys((mode, "standard")):
         path = model_file(size, architecture.activation, sigma, "averaged", 0)
+        packed = results_dir(size) / f"{STORED}_{size}.npz"
+        if size != mode and (path.is_file() or packed.is_file()):
+            _say_once(f"no {mode} denoiser ({activation}, sigma {sigma}) is stored: taking the {size} one")
         if path.is_file():
             return read_model(path)
-        packed = results_dir(size) / f"{STORED}_{size}.npz"
         if packed.is_file():
             return _unpack(packed, activation, sigma)
     return _train_quick(activation, sigma)
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 @functools.lru_cache

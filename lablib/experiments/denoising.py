@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ from lablib.experiments.denoiser import (
 from lablib.experiments.denoising_training import (
     Config,
     apply,
-    best_pictures,
     device_of,
     firmness,
     noisy_pictures,
     quality,
     stack,
+    study_pictures,
     train,
     tune_total_variation,
 )
@@ -61,9 +61,7 @@ def jobs(config: Config) -> Iterator[Job]:
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Train and measure denoiser by denoiser; a stopped run goes on with the next one."""
-    from tqdm.auto import tqdm
-
-    pictures, device = best_pictures(), device_of(config)
+    pictures, device = study_pictures(NAME, config.mode), device_of(config)
     patches, held_out = (
         stack(pictures.train).to(device),
         stack(pictures.test, config.pictures).to(device),
@@ -71,12 +69,13 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     settings = dataclasses.asdict(config) | {"data": pictures.name, "on": device.type}
     parts = Checkpoint(NAME, config.mode, settings)
     every = list(jobs(config))
-    with tqdm(total=len(every) * config.steps, unit="step", desc=NAME) as bar:
+    with parts.bar({"_".join(map(str, job)): config.steps for job in every}, "step") as bar:
         for job in every:
             name, path = "_".join(map(str, job)), model_file(config.mode, *job)
-            if name in parts and path.exists():
-                bar.update(config.steps)
-                continue
+            if name in parts:
+                if path.exists():
+                    continue
+                bar.update(-config.steps)  # its model is gone: once more
             bar.set_postfix_str(name)
             model = train(config, patches, *job, report=bar.update).eval()
             write_model(path, model, Architecture(job[0], config.channels, config.hidden), job[2])
@@ -134,7 +133,7 @@ def store_small_models(config: Config) -> None:
 def examples(config: Config, held_out: Tensor, measured: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Return a crop of one picture by every method (uint8), and splines of the first hidden layer."""
     arrays: dict[str, np.ndarray] = {}
-    sigma = SHOWN_SIGMA if SHOWN_SIGMA in config.sigmas else config.sigmas[-1]
+    sigma = _shown_sigma(config.sigmas)
     clean, noisy = noisy_pictures(held_out[:1], sigma)
     weight = next(row["tv_weight"] for row in measured if row["sigma"] == sigma)
     shown = {"clean": clean, "noisy": noisy, "tv": denoise_total_variation(noisy, weight)}
@@ -154,6 +153,10 @@ def examples(config: Config, held_out: Tensor, measured: list[dict[str, Any]]) -
     return arrays
 
 
+def _shown_sigma(sigmas: Sequence[int]) -> int:
+    return SHOWN_SIGMA if SHOWN_SIGMA in sigmas else sigmas[-1]
+
+
 def _splines(model: nn.Module) -> list[LearnableSpline]:
     return [layer for layer in model.modules() if isinstance(layer, LearnableSpline)]
 
@@ -166,7 +169,9 @@ def draw(record: dict[str, Any]) -> dict[str, Any]:
     pictures = {name.removeprefix("picture_"): arrays[name] for name in arrays if name.startswith("picture_")}
     figures = {
         "denoising_quality": plots.draw_quality(metrics["rows"], metrics["baselines"], ACTIVATIONS),
-        "denoising_pictures": plots.draw_pictures(pictures, ACTIVATIONS),
+        "denoising_pictures": plots.draw_pictures(
+            pictures, ACTIVATIONS, _shown_sigma(record["config"]["sigmas"])
+        ),
     }
     splines = {
         int(name.rsplit("_", 1)[1]): (arrays[name], arrays[name.replace("positions", "values")])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from lablib.data import Pictures, available, load_pictures
 from lablib.experiments.activation_zoo import ACTIVATIONS
 from lablib.experiments.denoiser import SIGMAS, Architecture, build_denoiser
 from lablib.experiments.picture_quality import psnr, ssim
+from lablib.experiments.results import refuse_worse_data
 from lablib.experiments.total_variation import denoise_total_variation
 from lablib.layers.splines import spline_parameter_groups, total_variation
 from lablib.train.optimiser import set_rate
@@ -20,6 +22,7 @@ from lablib.train.schedules import cosine
 
 TV_WEIGHTS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # times sigma; the best on training pictures is used
 TEST_NOISE_SEED = 12345
+BEST = "bsds500"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,21 @@ class Config:
 
 def best_pictures() -> Pictures:
     """Return BSDS500 where it is at hand, else scikit-learn's two photographs in tiles; nothing is downloaded."""
-    return load_pictures("bsds500" if available("bsds500").ready else "pictures", download=False)
+    return load_pictures(BEST if available(BEST).ready else "pictures", download=False)
+
+
+def study_pictures(name: str, mode: str) -> Pictures:
+    """Return :func:`best_pictures` for a recipe; a line on stderr says where others stand in for BSDS500.
+
+    Raises:
+        ValueError: if the stored result is of BSDS500, and not they but others are at hand.
+    """
+    pictures = best_pictures()
+    if pictures.name != BEST:
+        advice = available(BEST).advice
+        print(f"{BEST} is not at hand ({advice}); the bundled {pictures.name!r} stand in", file=sys.stderr)
+    refuse_worse_data(name, mode, pictures.name, BEST)
+    return pictures
 
 
 def stack(pictures: Sequence[np.ndarray], count: int | None = None) -> Tensor:

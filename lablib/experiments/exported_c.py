@@ -47,7 +47,7 @@ void @NAME@_forward_rows(const float *x, float *y, size_t rows)
 
 def check_name(name: str) -> str:
     """Return ``name`` if C allows names that start with it; raise ValueError otherwise."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} is no name in C; give name= with letters, digits and underscores")
     return name
 
@@ -115,7 +115,8 @@ def _arrays(name: str, text: str) -> dict[str, np.ndarray]:
 def _same_claims(said: str, own: str) -> bool:
     """Whether a comment says the same slopes, up to rounding on another machine, and nothing besides: no code."""
     (given, low, high), (words, own_low, own_high) = (
-        [re.split(r"(\S+) to (\S+)$", text, flags=re.MULTILINE)[k::3] for k in range(3)] for text in (said, own)
+        [re.split(r"(\S+) to (\S+)$", text, flags=re.MULTILINE)[k::3] for k in range(3)]
+        for text in (said, own)
     )
     if given != words:
         return False

@@ -57,7 +57,9 @@ class Numbers:
             size < 1 or width % size for size, width in zip(self.sizes, widths[1:])
         ):
             raise ValueError(f"sorts in groups of {self.sizes} do not fit widths {widths}")
-        if (self.mean is None) != (self.factor is None) or not (self.factor is None or (self.factor > 0).all()):
+        if (self.mean is None) != (self.factor is None) or not (
+            self.factor is None or (self.factor > 0).all()
+        ):
             raise ValueError("mean and factor go together, and factors are positive")
 
     @property

@@ -10,7 +10,6 @@ from torch.nn.utils import parametrize
 from lablib.experiments.denoiser import load_denoiser
 from lablib.experiments.denoising_training import best_pictures
 from lablib.experiments.picture_quality import psnr
-from lablib.experiments.plug_and_play_study import crops
 from lablib.experiments.threads import one_thread
 
 CANDIDATES = 12
@@ -18,19 +17,32 @@ Iterate = Callable[[np.ndarray, int], np.ndarray]
 
 
 def load_crops(count: int, size: int) -> dict[str, np.ndarray]:
-    """Return the ``count`` test crops of most contrast, among a dozen: name -> (size, size) float64 in [0, 1].
+    """Return test crops of most contrast, one of a picture: name -> (size, size) float64 in [0, 1].
+
+    Of each of a dozen evenly spaced test pictures the square of most contrast is cut, on a grid of half its side;
+    the ``count`` of most contrast are returned, the first one has most. The middle of a picture may be flat sky.
 
     Raises:
         ValueError: for more crops than there are, or a size above that of the pictures.
     """
     source = best_pictures()
-    found = crops(source.test, min(CANDIDATES, len(source.test)), size)
-    if not 1 <= count <= len(found):
-        raise ValueError(f"choose 1 to {len(found)} pictures, not {count}")
-    found.sort(key=lambda picture: -float(picture.std()))
-    return {
-        f"{source.name} {number}": crop[0, 0].double().numpy() for number, crop in enumerate(found[:count], 1)
-    }
+    candidates = min(CANDIDATES, len(source.test))
+    if not 1 <= count <= candidates:
+        raise ValueError(f"choose 1 to {candidates} pictures, not {count}")
+    chosen = [source.test[place * len(source.test) // candidates] for place in range(candidates)]
+    found = sorted((_most_contrast(picture, size) for picture in chosen), key=lambda crop: -crop.std())
+    return {f"{source.name} {number}": crop for number, crop in enumerate(found[:count], 1)}
+
+
+def _most_contrast(picture: np.ndarray, size: int) -> np.ndarray:
+    """Return the square of a picture (H, W) uint8 with the largest standard deviation, among overlapping ones."""
+    if not 1 <= size <= min(picture.shape):
+        height, width = picture.shape
+        raise ValueError(f"a picture of {height} x {width} has no {size} x {size} pixels; use another size")
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (size, size))
+    tried = windows[:: max(1, size // 2), :: max(1, size // 2)]
+    row, column = np.unravel_index(tried.std(axis=(2, 3)).argmax(), tried.shape[:2])
+    return tried[row, column] / 255.0
 
 
 def as_picture(values: np.ndarray) -> Tensor:

@@ -77,20 +77,19 @@ SIZES = {
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Train everything; a stopped run goes on with the next unfinished method."""
-    from tqdm.auto import tqdm
-
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     names = list(dict.fromkeys(name for name, _ in config.parts))
     tables = {name: load_table(name) for name in names}
     methods = [method for method in METHODS if _at_hand(method)]
     pairs = [*config.parts, *((name, PUBLISHED) for name in names)]
     jobs = [(*pair, m) for pair in pairs for m in methods if pair[1] != PUBLISHED or m != PEER_DEFAULT]
-    with tqdm(jobs, desc=NAME, unit="run", mininterval=1.0) as bar:
-        for name, kind, method in bar:
+    with parts.bar({f"{name} {kind} {method}": 1 for name, kind, method in jobs}, "run") as bar:
+        for name, kind, method in jobs:
             key = f"{name} {kind} {method}"
-            bar.set_postfix_str(key)
             if key not in parts:
+                bar.set_postfix_str(key)
                 parts[key] = _judge(tables[name], kind, method, config)
+                bar.update()
     rows, arrays = [], {}
     for name, kind, method in jobs:
         part = dict(parts[f"{name} {kind} {method}"])

@@ -53,22 +53,18 @@ class Config:
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Train everything, and summarise; all seeds' numbers are kept."""
-    from tqdm.auto import tqdm
-
     device = "cuda" if config.log.device == "cuda" and torch.cuda.is_available() else "cpu"
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     jobs = config.jobs()
-    with tqdm(
-        total=sum(getattr(config, name).steps for name, _ in jobs), unit="step", desc=NAME, mininterval=1.0
-    ) as bar:
-        done = 0
+    sizes = {f"{name} {part}": getattr(config, name).steps for name, part in jobs}
+    with parts.bar(sizes, "step") as bar:
         for experiment, part in jobs:
             size = dataclasses.replace(getattr(config, experiment), device=device)
-            bar.set_postfix_str(f"{experiment} {part}")
-            if f"{experiment} {part}" not in parts:
-                parts[f"{experiment} {part}"] = FIT[experiment](size, part, lambda _: bar.update())
-            done += size.steps
-            bar.update(done - bar.n)  # a part from before, or trees, take no steps
+            key, before = f"{experiment} {part}", bar.n
+            if key not in parts:
+                bar.set_postfix_str(key)
+                parts[key] = FIT[experiment](size, part, lambda _: bar.update())
+                bar.update(before + size.steps - bar.n)  # trees take no steps
     made = {
         (name, part): {key: np.array(value) for key, value in parts[f"{name} {part}"].items()}
         for name, part in jobs

@@ -46,14 +46,10 @@ def constructed(d: int) -> dict[str, list[Layer]]:
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Measure every network for every d; a stopped run goes on with the next number of inputs."""
-    from tqdm.auto import tqdm
-
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
-    with tqdm(total=len(config.dims) * len(ARCHITECTURES) * config.steps, unit="step", desc=NAME) as bar:
+    with parts.bar({str(d): len(ARCHITECTURES) * config.steps for d in config.dims}, "step") as bar:
         for d in config.dims:
-            if str(d) in parts:
-                bar.update(len(ARCHITECTURES) * config.steps)
-            else:
+            if str(d) not in parts:
                 bar.set_postfix_str(f"d = {d}")
                 parts[str(d)] = _row(d, config, bar.update)
     rows = [parts[str(d)] for d in config.dims]

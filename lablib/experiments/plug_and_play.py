@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lablib.experiments import imaging_problems
 from lablib.experiments.checkpoint import Checkpoint
 from lablib.experiments.denoiser import load_denoiser
-from lablib.experiments.denoising_training import best_pictures
+from lablib.experiments.denoising_training import study_pictures
 from lablib.experiments.imaging_problems import Problem
 from lablib.experiments.plug_and_play_methods import (
     CLASSICAL,
@@ -32,9 +32,7 @@ NAME = "plug_and_play"
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Solve every problem with every method; a stopped run goes on with the next method of a problem."""
-    from tqdm.auto import tqdm
-
-    source = best_pictures()
+    source = study_pictures(NAME, config.mode)
     tests = crops(source.test, config.pictures, config.size)
     choices = crops(source.val, config.validation, config.size)
     problems = [
@@ -43,14 +41,15 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     ]
     settled = {"data": source.name, "denoisers": _digest(config)}
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config) | settled)
-    with tqdm(total=len(problems) * len(config.methods), unit="method", desc=NAME) as bar:
+    every = [f"{problem.name}/{name}" for problem in problems for name in config.methods]
+    with parts.bar(dict.fromkeys(every, 1), "method") as bar:
         for problem in problems:
             for name in config.methods:
                 part = f"{problem.name}/{name}"
-                bar.set_postfix_str(part)
                 if part not in parts:
+                    bar.set_postfix_str(part)
                     parts[part] = solve_method(_method(name, config), problem, tests, choices, config)
-                bar.update()
+                    bar.update()
     metrics: dict[str, Any] = settled | {"problems": {}, "rows": []}
     arrays = {f"clean/{number}": picture_bytes(clean) for number, clean in enumerate(tests)}
     for problem in problems:

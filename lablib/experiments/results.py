@@ -103,6 +103,25 @@ def write_result(
     return path
 
 
+def refuse_worse_data(name: str, mode: str, found: str, wanted: str) -> None:
+    """Let no stand-in replace a result of better data; recipes call this before they begin.
+
+    Args:
+        found, wanted: the data set at hand, and the one that it stands in for; alike where nothing stands in.
+
+    Raises:
+        ValueError: if the result says, in ``metrics["data"]``, that it is of ``wanted``. Quick ones are replaced.
+    """
+    path = _result_file(name, mode)
+    if found == wanted or mode == "quick" or not path.exists():
+        return
+    if read_result(name, mode)["metrics"].get("data") == wanted:
+        raise ValueError(
+            f"{path} is of {wanted} and would be replaced by a result of {found}; put {wanted} into LABLIB_DATA "
+            f"(see: python -m lablib doctor), or set LABLIB_FIGURES=DIR to write elsewhere"
+        )
+
+
 def read_result(name: str, mode: str | None = None) -> dict[str, Any]:
     """Return the record of one result file; its arrays, where there are any, under ``"arrays"``.
 

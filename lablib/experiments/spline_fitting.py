@@ -76,17 +76,13 @@ SIZES = {
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Train everything; a stopped run goes on with the next unfinished activation."""
-    from tqdm.auto import tqdm
-
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     jobs = [(norm, name) for norm in NORMS for name in ACTIVATIONS if offered(name, norm)]
-    with tqdm(total=len(jobs) * config.steps, unit="step", desc=NAME, mininterval=1.0) as bar:
+    with parts.bar({f"{norm} {name}": config.steps for norm, name in jobs}, "step") as bar:
         for norm, name in jobs:
             part = f"{norm} {name}"
-            bar.set_postfix_str(part)
-            if part in parts:
-                bar.update(config.steps)
-            else:
+            if part not in parts:
+                bar.set_postfix_str(part)
                 parts[part] = fit_all(config, name, norm, lambda _: bar.update())
     rows = [row for norm, name in jobs for row in _rows(norm, name, parts[f"{norm} {name}"])]
     arrays = {"x": SHOWN, "targets": np.stack([target(SHOWN) for target in _targets(config)])}

@@ -72,8 +72,6 @@ class Config:
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Solve the convex problems, train the models, and compare; a stopped run goes on with the next model."""
-    from tqdm.auto import tqdm
-
     target = make_target("f2", config.switches, config.target_seed)
     x, y = sample(target, config.points, np.random.default_rng(0), config.noise)
     optima = [_optimum(x, y, weight, config) for weight in config.weights]
@@ -86,13 +84,12 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     lower = np.array([row["lower_bound"] for row in optima])[:, None]
     parts, trained = Checkpoint(NAME, config.mode, dataclasses.asdict(config)), {}
     jobs = [(model, coordinates) for model in MODELS for coordinates in COORDINATES]
-    with tqdm(total=len(jobs) * config.steps, unit="step", desc=NAME, mininterval=1.0) as bar:
+    sizes = {f"{model} {coordinates}": config.steps for model, coordinates in jobs}
+    with parts.bar(sizes, "step") as bar:
         for model, coordinates in jobs:
             part = f"{model} {coordinates}"
-            bar.set_postfix_str(part)
-            if part in parts:
-                bar.update(config.steps)
-            else:
+            if part not in parts:
+                bar.set_postfix_str(part)
                 parts[part] = train_model(model, coordinates, x, y, config, lambda _: bar.update())
             made = parts[part]
             trained[part] = {key: made[key] for key in ("mse", "objective", "knots")}

@@ -112,23 +112,22 @@ SIZES = {
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Train and measure everything; a stopped run goes on behind the last finished classifier."""
-    from tqdm.auto import tqdm
-
     absent = missing()
     jobs = [(name, LIPSCHITZ) for name in MODELS if name not in absent]
     jobs += [(SCANNED, constant) for constant in config.constants]
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     samples = draw_samples(config.signal, config.background, config.test_seed)
-    with tqdm(total=len(jobs) * config.seeds, unit="fit", desc=NAME) as bar:
+    fits = [f"{_key(*job)} {seed}" for seed in range(config.seeds) for job in jobs]
+    with parts.bar(dict.fromkeys(fits, 1), "fit") as bar:
         for seed in range(config.seeds):
             training = draw_training(config.candidates, seed)
             for name, constant in jobs:
                 key = _key(name, constant)
-                bar.set_postfix_str(f"{key} {seed}")
                 if f"{key} {seed}" not in parts:
+                    bar.set_postfix_str(f"{key} {seed}")
                     trained = fit(name, training, seed, config.training, constant)
                     parts[f"{key} {seed}"] = _measure(trained, training, samples, config)
-                bar.update()
+                    bar.update()
     for strange in config.strange:
         if _share_key(strange) not in parts:
             parts[_share_key(strange)] = _measure_shares(strange, samples, config)

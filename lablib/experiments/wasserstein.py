@@ -6,7 +6,7 @@ above the exact one, and the run stops if one is: the guarantee of a layer would
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from lablib.experiments.activation_zoo import ACTIVATIONS
 from lablib.experiments.checkpoint import Checkpoint
 from lablib.experiments.recipe import Recipe
+from lablib.experiments.results import refuse_worse_data
 from lablib.experiments.wasserstein_clouds import TOYS, Clouds, Transport, exact_transport, toy
 from lablib.experiments.wasserstein_images import Images, image_clouds, load_images
 from lablib.experiments.wasserstein_training import Potential, bound_dual, fit
@@ -68,41 +69,49 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     Raises:
         AssertionError: if a value is above the exact distance: a guarantee does not hold.
+        ValueError: if digits would stand in, and the stored result is of better data.
     """
-    from tqdm.auto import tqdm
-
     images = load_images(config.data, config.pool)
+    refuse_worse_data(NAME, config.mode, images.data, config.data)
     device = config.device if config.device != "cuda" or torch.cuda.is_available() else "cpu"
     metrics: dict[str, Any] = {"data": images.data, "side": images.side, "trained_on": device, "problems": []}
     halves = image_clouds("halves", images, min(config.matched, len(images.pixels) // 2))
     metrics["another_sample"] = exact_transport(halves).distance
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config) | {"found": images.data})
     arrays: dict[str, np.ndarray] = {}
-    each = config.seeds * len(ACTIVATIONS)
-    total = each * (len(config.problems) * config.images.steps + len(config.toys) * config.plane.steps)
-    with tqdm(total=total, unit="step", desc=NAME) as bar:
-        for clouds, training in _problems(config, images):
-            bar.set_postfix_str(clouds.name)
-            contest = Contest(clouds, training, config.matched, device)
+    trainings = dict.fromkeys(config.problems, config.images) | dict.fromkeys(config.toys, config.plane)
+    sizes = {
+        key: training.steps
+        for problem, training in trainings.items()
+        for activation in ACTIVATIONS
+        for key in _keys(problem, activation, config.seeds)
+    }
+    with parts.bar(sizes, "step") as bar:
+        for problem, training in trainings.items():
+            bar.set_postfix_str(problem)
+            contest = Contest(problem, _clouds(problem, config, images), training, config.matched, device)
             row, own = contest.run(config.seeds, parts, bar.update)
             metrics["problems"].append(row)
             arrays |= own
     return metrics, arrays
 
 
-def _problems(config: Config, images: Images) -> Iterator[tuple[Clouds, Training]]:
-    points = min(config.points, len(images.pixels))
-    for problem in config.problems:
-        yield image_clouds(problem, images, points), config.images
-    for name in config.toys:
-        yield toy(name, config.toy_points), config.plane
+def _clouds(problem: str, config: Config, images: Images) -> Clouds:
+    if problem in config.problems:
+        return image_clouds(problem, images, min(config.points, len(images.pixels)))
+    return toy(problem, config.toy_points)
+
+
+def _keys(problem: str, activation: str, seeds: int) -> list[str]:
+    """Return the names of the parts of one activation on one problem."""
+    return [f"{problem}/{activation}/{seed}" for seed in range(seeds)]
 
 
 class Contest:
     """One pair of clouds with its exact distance, and the networks that are trained on it."""
 
-    def __init__(self, clouds: Clouds, training: Training, matched: int, device: str) -> None:
-        self.clouds, self.training, self.device = clouds, training, device
+    def __init__(self, problem: str, clouds: Clouds, training: Training, matched: int, device: str) -> None:
+        self.problem, self.clouds, self.training, self.device = problem, clouds, training, device
         self.matched = clouds.head(matched)
         self.transport = exact_transport(self.matched)
 
@@ -123,11 +132,9 @@ class Contest:
             "runs": {},
         }
         for activation in ACTIVATIONS:
-            keys = [f"{name}/{activation}/{seed}" for seed in range(seeds)]
+            keys = _keys(self.problem, activation, seeds)
             for seed, key in enumerate(keys):
-                if key in parts:
-                    report(self.training.steps)
-                else:
+                if key not in parts:
                     parts[key] = self.train(activation, seed, report)
             runs = [parts[key] for key in keys]
             row["runs"][activation] = _collect(runs, row["exact"])

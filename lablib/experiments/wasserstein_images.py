@@ -75,6 +75,7 @@ def load_images(data: str, pool: int = 1) -> Images:
 
     Raises:
         ValueError: for an unknown data set, colour images, or a side that ``pool`` does not divide.
+        DataFolderError: if LABLIB_DATA names no folder.
     """
     try:
         loaded = load(data)

@@ -74,7 +74,7 @@ class PlugAndPlayExplorer:
                 trace.z = shown
         line, bound, rule = self.figure.data[4:]
         line.line.color, line.name = (
-            STYLES[method][0],
+            STYLES[method].colour,
             row["label"],
         )  # in a batch the other lines would lose theirs
         with self.figure.batch_update():
@@ -96,7 +96,11 @@ class PlugAndPlayExplorer:
             if run["reached"]
             else f"<b>not converged</b> after {run['iterations']} steps"
         )
-        result = "overflow" if run["psnr"] is None else f"{run['psnr']:.2f} dB, SSIM {run['ssim']:.3f}"
+        result = (
+            "overflow"
+            if None in (run["psnr"], run["norm"])
+            else f"{run['psnr']:.2f} dB, SSIM {run['ssim']:.3f}"
+        )
         proof = (
             "no guarantee"
             if found["alpha"] is None

@@ -27,6 +27,7 @@ class Abs(LipschitzLayer):
 
     norms = ALL_NORMS
 
+    @exact
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
 
@@ -43,6 +44,7 @@ class LeakyReLU(LipschitzLayer):
             raise ValueError(f"a 1-Lipschitz leaky ReLU needs a slope in [-1, 1], got {slope}")
         self.slope = float(slope)
 
+    @exact
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(x < 0, self.slope * x, x)
 
@@ -100,6 +102,7 @@ class GroupSort(LipschitzLayer):
             raise ValueError(f"group size must be a positive integer, got {size!r}")
         self.size, self.dim = size, check_dim(dim)
 
+    @exact
     def forward(self, x: Tensor) -> Tensor:
         return group_sort(x, self.size, self.dim)
 
@@ -125,6 +128,7 @@ class FullSort(LipschitzLayer):
         super().__init__()
         self.dim = check_dim(dim)
 
+    @exact
     def forward(self, x: Tensor) -> Tensor:
         return full_sort(x, self.dim)
 

@@ -5,6 +5,7 @@ about the real function that the stored weights define; what rounding adds when 
 not part of it. :func:`lablib.layers.guarantee` reads the statement and checks that it still applies.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -37,6 +38,14 @@ class LipschitzLayer(nn.Module):
             return super().__reduce_ex__(protocol)
         original = type(self).__mro__[1]
         return _rebuild, (original, tuple(self.parametrizations)), self.__dict__.copy()
+
+    def __deepcopy__(self, memo):
+        # torch's own copies share that class, which knows the original: within parametrize.cached() they would
+        # compute with its weights.
+        make, arguments, state = self.__reduce_ex__(4)[:3]
+        memo[id(self)] = copied = make(*arguments)
+        copied.__setstate__(copy.deepcopy(state, memo))
+        return copied
 
     def __repr__(self) -> str:
         # Parametrizations are how a constraint is kept, not parts a reader looks for.
@@ -71,13 +80,17 @@ class Constraint(nn.Module):
         """Return what to store for an assigned ``weight``.
 
         Raises:
-            ValueError: if it does not have the shape of the weight it replaces.
+            ValueError: if it is no tensor of the shape of the weight it replaces.
         """
         self.check_shape(weight)
         return weight
 
     def check_shape(self, weight: Tensor) -> None:
-        """Raise ValueError unless ``weight`` has the shape of the weight it replaces."""
+        """Raise ValueError unless ``weight`` is a tensor of the shape of the weight it replaces."""
+        if not isinstance(weight, Tensor):
+            raise ValueError(
+                f"assign a tensor of shape {tuple(self.shape)}, not {type(weight).__name__}; use torch.as_tensor"
+            )
         if weight.shape != self.shape:
             raise ValueError(
                 f"the weights have shape {tuple(self.shape)}, got {tuple(weight.shape)}; make a new layer "
@@ -130,6 +143,10 @@ def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(forward)
     def inner(self: nn.Module, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"{layer_name(self)} takes a torch tensor, not {type(x).__name__}; use torch.as_tensor"
+            )
         kind = x.device.type
         if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
             return forward(self, x)
@@ -150,7 +167,9 @@ def check_channels(x: Tensor, channels: int, axis: int, layer: nn.Module) -> Non
 
 
 def check_dim(dim: int | None) -> int | None:
-    """Return the channel axis ``dim`` as given; raise ValueError where it is the batch."""
+    """Return the channel axis ``dim`` as given; raise ValueError where it is the batch or no whole number."""
+    if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
+        raise ValueError(f"dim is a whole number, the channel axis, or None, got {dim!r}")
     if dim == 0:
         raise ValueError("dim=0 is the batch, and samples must not mix; use dim=1, or None for vectors too")
     return dim

@@ -48,6 +48,8 @@ def check_saved_directions(module: nn.Module, state_dict: dict[str, Tensor], key
     saved = state_dict.pop(key, None)
     if saved is None:
         return
+    if not isinstance(saved, Tensor):
+        raise ValueError(f"{key} of the state must be a tensor, got {saved!r}; the state is damaged")
     if saved.shape != own.shape or not torch.equal(saved.double().cpu(), own.double().cpu()):
         raise ValueError(
             f"{key} of the state are {saved.tolist()}, those of this {layer_name(module)} {own.tolist()}; "

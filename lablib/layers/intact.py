@@ -19,6 +19,10 @@ def check_intact(module: nn.Module) -> None:
     to the object, ``norms`` or ``lipschitz`` assigned to a :class:`LipschitzLayer` (they belong to the class, as
     attributes or properties), or the removal or change of the parametrization that kept one of its weights small.
     """
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"a torch module is needed, got {type(module).__name__}; wrap a function in a module"
+        )
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         raise ValueError(
             "a global forward hook of torch is registered, which may change what layers compute; remove it before "

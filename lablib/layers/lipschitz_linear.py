@@ -148,7 +148,8 @@ def check_saved_cap(module: nn.Module, cap: float, state_dict: dict[str, Tensor]
         ValueError: if they differ by more than rounding to float32.
     """
     saved = state_dict.pop(prefix + SAVED_CAP, None)
-    name = f"{prefix.removesuffix('.') or 'the state'} ({layer_name(module)})"
+    place = prefix.removesuffix(".")
+    name = f"{place} ({layer_name(module)})" if place else layer_name(module)
     if saved is None:
         warnings.warn(
             f"the state of {name} does not say which cap its weights were trained with; "

@@ -26,7 +26,6 @@ from lablib.layers.intact import check_constrained, check_intact, plain_class
 from lablib.layers.lipschitz_linear import SAVED_CAP, LipschitzLinear, check_saved_cap
 from lablib.layers.partials import check_kinds
 from lablib.ops.projections import check_cap, check_kind
-from lablib.ops.sorting import group_sort
 from lablib.ops.slopes import (
     add_slopes,
     intersect_slopes,
@@ -34,6 +33,7 @@ from lablib.ops.slopes import (
     through_group_sort,
     through_linear,
 )
+from lablib.ops.sorting import group_sort
 
 RESIDUALS = ("certified", "lipschitz")
 # Of lambda: what is left between the slopes of g and r, so that bounds of the sum prove its sign in whatever order
@@ -150,7 +150,9 @@ class MonotoneNetwork(nn.Module):
         weights = self._weights()
         y = x
         for place, (layer, weight) in enumerate(zip(self.network[::2], weights)):
-            y = F.linear(group_sort(y, self.network[2 * place - 1].size, -1) if place else y, weight, layer.bias)
+            y = F.linear(
+                group_sort(y, self.network[2 * place - 1].size, -1) if place else y, weight, layer.bias
+            )
         return HEADS[self.head](y + F.linear(x, self.directions * self._residual(weights)))
 
     def residual(self) -> Tensor:

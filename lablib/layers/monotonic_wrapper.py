@@ -60,6 +60,8 @@ class MonotonicWrapper(nn.Module):
         assume_lipschitz: bool = False,
     ):
         super().__init__()
+        if not isinstance(lipschitz_module, nn.Module):
+            raise ValueError(f"lipschitz_module is a torch module, got {type(lipschitz_module).__name__}")
         self.lipschitz, self.assume_lipschitz = check_cap(lipschitz_const), bool(assume_lipschitz)
         self.nn = lipschitz_module
         self.added = self.lipschitz if self.assume_lipschitz else self._proven_constant()
@@ -118,7 +120,9 @@ class MonotonicWrapper(nn.Module):
             parts = tuple(self.nn.modules())
             if len(parts) != len(self._proven) or any(a is not b for a, b in zip(parts, self._proven)):
                 if self._proven_constant() > self.added:
-                    raise ValueError("parts were exchanged for others with larger constants; make a new wrapper")
+                    raise ValueError(
+                        "parts were exchanged for others with larger constants; make a new wrapper"
+                    )
                 self._proven = parts
         signs = self.directions
         return round_up(signs.double().abs() * self.added, signs.dtype)

@@ -96,7 +96,7 @@ def check_kind(kind: str) -> str:
     Raises:
         ValueError: otherwise.
     """
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r} of norm; use one of {', '.join(KINDS)}")
     return kind
 

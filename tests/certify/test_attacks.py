@@ -162,7 +162,7 @@ def test_refusals(images):
         (lambda: pgd(network, images, y, 0.1, "l1"), "linf and l2"),
         (lambda: pgd(network, images, y, 0.1, loss="hinge"), "hinge"),
         (lambda: pgd(network, images, y, 0.1, steps=0), "step"),
-        (lambda: pgd(network, images + 1, y, 0.1), "raw pixels"),
+        (lambda: pgd(network, images + 1, y, 0.1), "raw pixels, .* lower= and upper="),
         (lambda: pgd(network, images, y + 3, 0.1), "labels"),
         (lambda: pgd(nn.Sequential(nn.ReLU()).eval(), images, y, 0.1), "Flatten"),
         (lambda: adaptive(network.train(), images, y, 0.1), "eval"),

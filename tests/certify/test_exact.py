@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lablib import layers as L
-from lablib.certify import attacked_radius, bound_radius_box, exact_radius
+from lablib.certify import attacked_radius, bound_radius, bound_radius_box, exact_radius
 from lablib.certify.chain import in_float64
 from lablib.certify.milp import Program
 
@@ -128,13 +128,17 @@ def test_ends_that_disagree_are_not_called_optimal(name, scale):
 
 def test_refusals():
     x, y = torch.rand(1, 2), torch.zeros(1, dtype=torch.long)
+    spline = L.LipschitzSequential(L.LInfLinear(2, 3), L.LearnableSpline(3), L.LInfLinear(3, 2)).eval()
+    with pytest.raises(ValueError, match="does not cover LearnableSpline; use bound_radius"):
+        exact_radius(spline, x, y)
+    assert bound_radius(spline, x, y).shape == (1,)
     with pytest.raises(ValueError, match="Tanh"):
         exact_radius(nn.Sequential(nn.Linear(2, 2), nn.Tanh()).eval(), x, y)
     with pytest.raises(ValueError, match="binary variables"):
         Program(np.zeros((1, 2)), np.ones((1, 2)), 3).through([made("distance").double()])
     with pytest.raises(ValueError, match="time"):
         exact_radius(made("relu"), x, y, seconds=0)
-    with pytest.raises(ValueError, match="raw pixels"):
+    with pytest.raises(ValueError, match="raw pixels, or the valid range as lower= and upper="):
         exact_radius(made("relu"), x + 1, y)
     with pytest.raises(ValueError, match="Flatten"):
         exact_radius(nn.Sequential(nn.ReLU()).eval(), torch.rand(1, 2, 2), y)

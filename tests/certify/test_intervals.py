@@ -125,7 +125,7 @@ def test_refusals(images):
         bound_logits(network, images, images - 0.1)
     with pytest.raises(ValueError, match="one shape"):
         bound_logits(network, images, images[:3])
-    with pytest.raises(ValueError, match="raw pixels"):
+    with pytest.raises(ValueError, match="raw pixels, or the valid range as lower= and upper="):
         bound_radius_box(network, 2 * images, y)
     with pytest.raises(ValueError, match="tolerance"):
         bound_radius_box(network, images, y, tolerance=0.0)

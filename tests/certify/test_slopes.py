@@ -1,5 +1,6 @@
 """Certified slopes against gradients and increments of the network they are about."""
 
+import copy
 import math
 
 import numpy as np
@@ -425,3 +426,49 @@ def test_flushed_subnormal_numbers_are_refused():
             certify_slopes(monotone())
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_blocks_that_are_deep_copies():
+    """Read through torch's cache, a copy had the weights of its original, and bounds were violated by a third."""
+    torch.manual_seed(0)
+    first = L.LInfLinear(4, 4)
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        second.weight = -torch.randn(4, 4)
+    net = nn.Sequential(first, L.MaxMin(), second).double().eval()
+    slopes = torch.vmap(torch.func.jacrev(net))(torch.randn(300, 4, dtype=torch.float64)).detach().numpy()
+    found = certify_slopes(net)
+    assert (found.low <= slopes.min(0) + 1e-12).all()
+    assert (found.high >= slopes.max(0) - 1e-12).all()
+    foreign = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    with pytest.raises(ValueError, match="deep copies of one parametrized module"):
+        certify_slopes(nn.Sequential(foreign, copy.deepcopy(foreign)).eval())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lower": "a", "upper": 1.0}, "numbers or arrays"),
+        ({"lower": 1j, "upper": 1.0}, "numbers or arrays"),
+        ({"shape": 3}, "shape is that of one input"),
+    ],
+)
+def test_bad_boxes_are_said(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        certify_slopes(nn.Sequential(nn.Linear(3, 1)).eval(), **arguments)
+    with pytest.raises(ValueError, match="torch module"):
+        certify_slopes(lambda x: x)
+
+
+def test_outputs_and_thresholds_that_are_no_numbers():
+    net, x = nn.Sequential(nn.Linear(3, 1)).eval(), torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="finite number"):
+        bound_radius_slopes(net, x, threshold="0")
+    with torch.no_grad():
+        net[0].bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="outputs contain NaN"):
+        bound_radius_slopes(net, x)
+    with pytest.raises(ValueError, match="tensors of one input's shape"):
+        bound_step_back(net, 0.0, 1.0)
+    with pytest.raises(ValueError, match="3 features"):
+        bound_step_back(L.MonotoneNetwork(3, ()).eval(), torch.zeros(4), torch.ones(4))

@@ -9,7 +9,18 @@ import threading
 import numpy as np
 import pytest
 
-from lablib.data import NAMES, DamagedDataError, Dataset, MissingDataError, available, load, mnist
+from lablib.data import (
+    NAMES,
+    DamagedDataError,
+    DataFolderError,
+    Dataset,
+    MissingDataError,
+    available,
+    load,
+    load_pictures,
+    load_table,
+    mnist,
+)
 from lablib.data.command import main as command
 
 
@@ -82,9 +93,19 @@ def test_absent_without_network(empty_home, capsys):
 
 def test_offline_folder_that_is_none(empty_home, monkeypatch):
     monkeypatch.setenv("LABLIB_DATA", str(empty_home[0] / "misspelt"))
-    with pytest.raises(MissingDataError) as caught:
+    with pytest.raises(DataFolderError) as caught:
         load("mnist")
     assert _one_sentence(caught.value, "misspelt", "LABLIB_DATA")
+    assert not isinstance(caught.value, MissingDataError), "nothing stands in for a misspelt path"
+    for function, name, instead in (
+        (load_pictures, "bsds500", "pictures"),
+        (load_table, "compas", "breast-cancer"),
+        (load_table, "auto-mpg", "diabetes"),
+        (available, "bsds500", "pictures"),
+        (available, "heart", "breast-cancer"),
+    ):
+        with pytest.raises(DataFolderError, match=f"misspelt is not a folder; correct it, .*'{instead}'"):
+            function(name)
 
 
 def test_one_file_is_missing(empty_home, write_mnist):

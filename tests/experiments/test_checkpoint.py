@@ -48,6 +48,28 @@ def test_numpy_values_are_kept_and_a_bad_part_changes_nothing():
     assert stored["good"] == 1
 
 
+def test_the_bar_begins_at_what_is_finished_and_ctrl_c_counts(capsys):
+    sizes = {"first": 3, "second": 5, "third": 7}
+    for finished in range(3):
+        parts = Checkpoint("thing", "quick", {})
+        with pytest.raises(KeyboardInterrupt, match=f"^{finished} of 3 parts are finished and kept$"):
+            _work(parts, sizes, stop=[*sizes][finished])
+    with Checkpoint("thing", "quick", {}).bar(sizes, "step") as bar:
+        assert (bar.n, bar.initial, bar.total) == (8, 8, 15)
+        bar.update(7)
+    assert "15/15" in capsys.readouterr().err
+
+
+def _work(parts, sizes, stop):
+    with parts.bar(sizes, "step") as bar:
+        for part, size in sizes.items():
+            if part == stop:
+                raise KeyboardInterrupt
+            if part not in parts:
+                bar.update(size)
+                parts[part] = 1
+
+
 @dataclasses.dataclass(frozen=True)
 class _Config:
     value: float

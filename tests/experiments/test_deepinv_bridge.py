@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 
 from lablib.experiments import deepinv_bridge
 from lablib.experiments.deepinv_bridge import LipschitzDenoiser, bound_constant, import_deepinv
-from lablib.layers import LipschitzSequential, MaxMin, OrthonormalConv2d
+from lablib.layers import ConvexResidual, LipschitzSequential, MaxMin, OrthonormalConv2d
 
 
 def _network(channels=4):
@@ -88,6 +88,8 @@ def test_plain_networks_are_measured():
 def test_refusals():
     with pytest.raises(ValueError, match="no proven Lipschitz constant in l2"):
         LipschitzDenoiser(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Softplus()))
+    with pytest.raises(ValueError, match="averaged already; give its branch"):
+        LipschitzDenoiser(ConvexResidual(_network(), 0.5))
     for share in (0.0, 1.0, -0.5, float("nan")):
         with pytest.raises(ValueError, match="strictly between 0 and 1"):
             LipschitzDenoiser(_network(), share)

@@ -143,9 +143,29 @@ def test_load_denoiser_trains_a_small_one_where_nothing_is_stored(monkeypatch, c
     assert "training a small one" in capsys.readouterr().err
 
 
+def test_load_denoiser_says_where_the_standard_one_serves(capsys):
+    architecture = Architecture("abs", 4, 1)
+    denoiser._say_once.cache_clear()
+    denoiser.write_model(
+        model_file("standard", "abs", 5, "averaged", 0),
+        build_denoiser(architecture),
+        architecture,
+        "averaged",
+    )
+    load_denoiser("abs", 5, "standard")
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        load_denoiser("abs", 5, "full")
+    said = "no full denoiser (abs, sigma 5) is stored: taking the standard one\n"
+    assert capsys.readouterr().err == said
+
+
 def test_bad_arguments_and_damaged_files_say_what_to_do():
     with pytest.raises(ValueError, match="sigma is one of 5, 15"):
         load_denoiser("spline", 7)
+    for mode in ("foo", ""):
+        with pytest.raises(ValueError, match="mode is one of quick, standard, full, not"):
+            load_denoiser("spline", 5, mode)
     with pytest.raises(ValueError, match="activation is one of relu"):
         load_denoiser("tanh", 5)
     with pytest.raises(ValueError, match="even number of channels"):

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from lablib.data import Pictures
+from lablib.experiments import live_imaging
 from lablib.experiments.denoiser import Architecture, build_denoiser
 from lablib.experiments.live_imaging import as_picture, decibels, iterates, load_crops
 
@@ -20,6 +22,18 @@ def test_crops_come_with_the_most_contrast_first():
     assert spreads == sorted(spreads, reverse=True)
     with pytest.raises(ValueError, match="choose 1 to"):
         load_crops(100, 48)
+
+
+def test_a_crop_is_where_its_picture_has_contrast(monkeypatch):
+    picture = np.full((40, 60), 200, dtype=np.uint8)
+    picture[:16, 44:] = np.random.default_rng(0).integers(0, 256, (16, 16))  # the middle is flat
+    source = Pictures("one", *(((picture,),) * 3), 255, "here")
+    monkeypatch.setattr(live_imaging, "best_pictures", lambda: source)
+    (crop,) = load_crops(1, 16).values()
+    assert crop.std() > 0.2
+    assert crop.dtype == np.float64
+    with pytest.raises(ValueError, match="no 41 x 41 pixels"):
+        load_crops(1, 41)
 
 
 def test_iterates_are_the_operator_applied_again_and_again():

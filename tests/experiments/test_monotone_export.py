@@ -246,7 +246,7 @@ def test_numbers_that_make_no_network_are_refused(tmp_path):
         {"biases": [b[:1] for b in numbers.biases]},
         {"added": numbers.added[:1]},
     ):
-        with pytest.raises(ValueError, match="fit|should be|go together"):
+        with pytest.raises(ValueError, match=r"fit|should be|go together"):
             dataclasses.replace(numbers, **changes)
     path = export_c(network(), tmp_path / "net.c", mean=np.zeros(3), deviation=np.ones(3))
     path.write_text(path.read_text().replace("net_factor[3] = {", "net_factor[3] = {-"))

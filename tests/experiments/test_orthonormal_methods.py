@@ -69,7 +69,7 @@ def test_strided_convolutions(metrics):
 
 def test_it_is_drawn(metrics):
     (figure,) = study.draw({"metrics": metrics}).values()
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Off by, at 48 × 32", "What a step costs"]
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Error at 48 × 32", "What a step costs"]
     texts = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert texts.count("diverges") == 2
     with pytest.raises(ValueError, match="run the recipe"):

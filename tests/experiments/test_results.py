@@ -17,6 +17,7 @@ from lablib.experiments.results import (
     current_mode,
     figures_dir,
     read_result,
+    refuse_worse_data,
     results_dir,
     write_result,
 )
@@ -54,6 +55,35 @@ def test_quick_results_never_replace_measured_ones(tmp_path):
     assert read_result("toy", "quick")["metrics"]["n"] == 2
     assert results_dir("quick") == tmp_path / "quick" / "results"
     assert figures_dir("full") == tmp_path
+
+
+def test_a_stand_in_replaces_no_result_of_better_data(tmp_path):
+    refuse_worse_data("toy", "standard", "pictures", "bsds500")  # there is none yet
+    for data, kept in (("pictures", False), ("bsds500", True)):
+        write_result("toy", metrics={"data": data}, **RECORD)
+        refuse_worse_data("toy", "standard", "bsds500", "bsds500")
+        refuse_worse_data("toy", "quick", "pictures", "bsds500")
+        if kept:
+            with pytest.raises(ValueError, match=r"toy\.json is of bsds500 .* of pictures; put bsds500 into"):
+                refuse_worse_data("toy", "full", "pictures", "bsds500")
+        else:
+            refuse_worse_data("toy", "full", "pictures", "bsds500")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("denoising", "bsds500"), ("plug_and_play", "bsds500"), ("wasserstein", "mnist")]
+)
+def test_recipes_say_and_refuse_what_stands_in(name, wanted, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("LABLIB_DATA", str(tmp_path / "empty"))
+    monkeypatch.setenv("LABLIB_CACHE", str(tmp_path / "cache"))
+    before = write_result(name, metrics={"data": wanted}, **RECORD).read_bytes()
+    with pytest.raises(ValueError, match=rf"{name}\.json is of {wanted} and would be replaced"):
+        load_recipe(name).make("standard")
+    assert (tmp_path / "results" / f"{name}.json").read_bytes() == before
+    said = [line for line in capsys.readouterr().err.splitlines() if "stand in" in line]
+    assert len(said) == 1
+    assert not list((tmp_path / "results").glob("*.partial.json"))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lablib.data import MissingDataError, load
+from lablib.data import DataFolderError, MissingDataError, load
 from lablib.experiments import wasserstein_images
 from lablib.experiments.wasserstein_clouds import exact_transport
 from lablib.experiments.wasserstein_images import (
@@ -85,6 +85,12 @@ def test_digits_stand_in_for_files_that_are_missing(monkeypatch, capsys):
     monkeypatch.setattr(wasserstein_images, "load", absent)
     assert load_images("mnist", pool=2).data == "digits"
     assert "the bundled digits stand in" in capsys.readouterr().err
+
+
+def test_nothing_stands_in_for_a_misspelt_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABLIB_DATA", str(tmp_path / "misspelt"))
+    with pytest.raises(DataFolderError, match="misspelt is not a folder"):
+        load_images("mnist", pool=2)
 
 
 def test_bad_requests_are_refused(digits):

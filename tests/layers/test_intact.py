@@ -1,5 +1,6 @@
 """A guarantee is refused where the module is no longer what its class says."""
 
+import copy
 import pickle
 
 import pytest
@@ -227,3 +228,15 @@ def test_weights_that_are_not_numbers_are_named(value):
             layer.parametrizations.weight.original.fill_(value)
         with pytest.raises(ValueError, match="not finite or too large"):
             layer(torch.ones(shape, dtype=torch.float64))
+
+
+def test_a_copy_within_cached_computes_with_its_own_weights():
+    """Torch's own copy of a parametrized module would be given the weights cached for the original."""
+    layer = L.LInfLinear(4, 4)
+    other = copy.deepcopy(layer)
+    with torch.no_grad():
+        other.weight = -torch.eye(4)
+    with parametrize.cached():
+        assert not torch.equal(layer.weight, other.weight)
+        assert torch.allclose(other.weight, -torch.eye(4))
+        assert torch.equal(copy.deepcopy(other).weight, other.weight)

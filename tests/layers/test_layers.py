@@ -4,6 +4,7 @@ import copy
 import pickle
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -166,6 +167,29 @@ def test_wrong_shapes_raise(layer, shape):
 def test_bad_arguments_raise(build):
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         build()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [L.LInfLinear(3, 3), L.LearnableSpline(3), L.MaxMin(), L.LInfDistance(3, 3), L.MonotoneNetwork(3, (4,))],
+)
+def test_input_that_is_no_tensor_is_refused(layer):
+    for x in (np.ones((2, 3), np.float32), [[1.0, 2.0, 3.0]], None):
+        with pytest.raises(ValueError, match=f"takes a torch tensor, not {type(x).__name__}"):
+            layer(x)
+
+
+@pytest.mark.parametrize("make", [L.MaxMin, L.FullSort, lambda dim: L.LearnableSpline(2, dim=dim)])
+def test_a_channel_axis_is_a_whole_number(make):
+    for dim in ("x", 1.0, True):
+        with pytest.raises(ValueError, match="dim is a whole number"):
+            make(dim=dim)
+
+
+def test_assigned_weights_are_tensors():
+    for layer, name in ((L.L1Linear(2, 2), "weight"), (L.LearnableSpline(2), "scale")):
+        with pytest.raises(ValueError, match=r"assign a tensor of shape .* not float"):
+            setattr(layer, name, 2.0)
 
 
 def test_autocast_would_break_the_rows_and_is_ignored():

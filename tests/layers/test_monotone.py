@@ -168,6 +168,8 @@ def test_linear_networks_and_groups():
         ({"residual": "none"}, "residual is one of"),
         ({"head": "relu"}, "head is one of"),
         ({"in_features": 0, "directions": None}, "in_features is an integer"),
+        ({"hidden": (w for w in (8, 6))}, "sequence of widths"),
+        ({"kind": None}, "one name per linear layer"),
         ({"out_features": 0, "directions": None}, "out_features is an integer"),
     ],
     ids=str,

@@ -1,11 +1,15 @@
 """MonotoneNetwork taken apart: what changes are seen, and the same function as plain data."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from lablib import layers as L
+from lablib.certify import certify_slopes
 from lablib.theory.network import evaluate
 
 MIXED = [[1, 0, -1], [-1, 1, 0]]
@@ -24,7 +28,7 @@ def test_exchanged_parts_and_hooks_are_seen():
             with pytest.raises(ValueError, match=f"part {place} of the network"):
                 use()
     net = network()
-    net.register_forward_hook(lambda module, args, output: -output)
+    net.register_forward_hook(lambda module, args, output: -output)  # called, so it does run
     with pytest.raises(ValueError, match="hook"):
         net.slope_bounds()
     net = network()
@@ -34,6 +38,77 @@ def test_exchanged_parts_and_hooks_are_seen():
     for name, value in (("lipschitz", 9.0), ("head", "sigmoid"), ("residual_kind", "lipschitz")):
         with pytest.raises(AttributeError, match="fixed"):
             setattr(network(), name, value)
+
+
+def linear(i, o, **options):
+    return L.LipschitzLinear(i, o, **({"kind": "inf", "lipschitz_const": 1.0} | options))
+
+
+@pytest.mark.parametrize("residual", ["certified", "lipschitz"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.__setitem__(0, linear(3, 8, kind="one-inf", lipschitz_const=100.0)),
+        lambda net: net.__setitem__(2, linear(8, 6, kind="one-inf")),
+        lambda net: net.append(L.GroupSort(2, dim=-1)),
+        lambda net: parametrize.remove_parametrizations(net[2], "weight"),
+        lambda net: parametrize.register_parametrization(
+            net[4], "weight", nn.Threshold(0.0, -50.0), unsafe=True
+        ),
+    ],
+    ids=["cap", "kind", "part", "constraint", "cover"],
+)
+def test_layers_that_the_residual_is_not_enough_for_are_refused(change, residual):
+    """Each made a network decrease, with slope_bounds() saying that it does not."""
+    net = network(residual=residual)
+    change(net.network)
+    for use in (net.slope_bounds, lambda: net(torch.zeros(1, 3)), net.residual, net.frozen):
+        with pytest.raises(ValueError, match=r"make a new|no longer constrained"):
+            use()
+
+
+def test_a_cached_residual_is_that_of_the_weights_in_use():
+    net, x = network().double(), torch.randn(9, 3, dtype=torch.float64)
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other.network[0].weight = -9.0 * torch.ones(8, 3, dtype=torch.float64)
+    expected = other(x)
+    with parametrize.cached():
+        net(x)
+        net.network[0] = other.network[0]
+        assert torch.equal(net(x), expected)
+
+
+def test_hooks_on_parts_do_not_run():
+    net, x = network(), torch.randn(4, 3)
+    expected = net(x)
+    for part in net.network:
+        part.register_forward_hook(lambda module, args, output: -9.0 * output)
+    assert torch.equal(net(x), expected)
+
+
+def test_a_subclass_with_another_forward_states_no_bounds():
+    class Tilted(L.MonotoneNetwork):
+        def forward(self, x):
+            return super().forward(x) - 9.0 * x.sum(-1, keepdim=True)
+
+    with pytest.raises(ValueError, match="Tilted overrides forward"):
+        Tilted(3, (4,)).slope_bounds()
+
+
+def test_a_frozen_copy_shares_nothing_and_is_certified_as_it_is():
+    net = network(group_size=2).eval()
+    frozen = net.frozen()
+    net.train()
+    slopes = certify_slopes(frozen)
+    assert not any(part.training for part in frozen.modules())
+    assert (slopes.increasing[0, 0], slopes.decreasing[0, 2]) == (True, True)
+    with torch.no_grad():
+        frozen.network[0].weight.mul_(9.0)
+        frozen.skip.weight.zero_()
+    changed = certify_slopes(frozen)
+    assert not changed.increasing.any()
+    assert (changed.largest > slopes.largest).all()
 
 
 def test_groups_of_another_size_are_bounded_as_they_are():

@@ -78,6 +78,35 @@ def test_shapes_that_do_not_fit():
         L.MonotonicWrapper(inner(outputs=2), 1.0, torch.ones(3, 3))(torch.zeros(2, 3))
 
 
+def test_rows_do_not_mix():
+    """A sort of axis 1 would take the events of a sequence for channels; what is added knows its own event only."""
+    torch.manual_seed(1)
+    parts = L.LipschitzLinear(3, 8, kind="one-inf"), L.GroupSort(2), L.LipschitzLinear(8, 1, kind="inf")
+    with torch.no_grad():
+        for layer in parts[::2]:
+            layer.weight = 3.0 * torch.randn_like(layer.weight)
+    wrapped = L.MonotonicWrapper(nn.Sequential(*parts), 1.0)
+    x = torch.randn(5, 4, 3)
+    assert torch.equal(wrapped(x), wrapped(x.flatten(0, 1)).unflatten(0, (5, 4)))
+    assert wrapped(x[:0]).shape == (0, 4, 1)
+
+
+def test_exchanged_parts_are_asked_again():
+    net = nn.Sequential(*inner())
+    wrapped, x = L.MonotonicWrapper(net, 1.0), torch.randn(4, 3)
+    net[2] = L.LipschitzLinear(8, 1, kind="inf", lipschitz_const=0.5)
+    wrapped(x)
+    for part, message in (
+        (nn.Linear(8, 1), "not bounded"),
+        (L.LipschitzLinear(8, 1, kind="inf", lipschitz_const=5.0), "slopes up to 5"),
+    ):
+        net[2] = part
+        with pytest.raises(ValueError, match=message):
+            wrapped(x)
+    with pytest.raises(ValueError, match="torch module"):
+        L.MonotonicWrapper(torch.tanh, 1.0, [1])
+
+
 def test_states_copies_and_tampering():
     wrapped = L.MonotonicWrapper(inner(), 1.0, [1, 0, -1])
     assert {"lipschitz_const", "monotonic_constraints", "nn.0.parametrizations.weight.original"} <= set(

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "figures" / "results"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LIMIT_BYTES, LONGEST, MEDIAN = 1_000_000, 20, 6
 PATHS = re.compile(r"(?<![\w.:/])(/(root|work|home|tmp|Users|opt|mnt)/\w|[A-Z]:\\\\)")
@@ -84,6 +85,38 @@ def test_every_claim_has_a_check(notebook):
 def test_shows_something_without_a_kernel(path, notebook):
     kinds = {kind for cell in _code(notebook) for output in cell.outputs for kind in output.get("data", {})}
     assert kinds & {"image/png", "image/svg+xml", "text/html", "text/plain", "text/markdown"}, path.name
+
+
+def _shown_quick(notebook) -> list[str]:
+    """Return the recipes of which an output says that it is quick: a line begins with "quick" or "size: quick"."""
+    recipe_of, found = {}, []
+    for cell in _code(notebook):
+        recipe_of |= dict(re.findall(r"(\w+) = record_of\((\w+)\.RECIPE\)", cell.source))
+        recipe_of |= dict(re.findall(r"(\w+) = read_result\([\"'](\w+)[\"']", cell.source))
+        text = "\n".join(output.get("text", "") for output in cell.outputs)
+        if re.search(r"^(size: )?quick\b", text, re.M):
+            named = re.findall(r"(\w+)\[[\"']mode[\"']\]", cell.source)
+            assert named, f"nothing says which recipe is quick here:\n{cell.source}"
+            found += [recipe_of.get(name, name) for name in named]
+    return sorted(set(found))
+
+
+def test_no_quick_output_is_stored_where_there_is_a_result(notebook):
+    stale = [name for name in _shown_quick(notebook) if (RESULTS / f"{name}.json").exists()]
+    assert not stale, (
+        f"{', '.join(stale)}: stored from a quick run, and there is a result: run make notebooks"
+    )
+
+
+def test_quick_outputs_are_noticed():
+    cells = [
+        nbformat.v4.new_code_cell("story = record_of(trigger.RECIPE)\nprint('size:', story['mode'])"),
+        nbformat.v4.new_code_cell("print(f\"{story['mode']}, 5 seeds\")"),
+    ]
+    cells[0].outputs = [nbformat.v4.new_output("stream", text="size: standard\n")]
+    cells[1].outputs = [nbformat.v4.new_output("stream", text="quick, 5 seeds\n")]
+    assert _shown_quick(nbformat.v4.new_notebook(cells=cells)) == ["trigger"]
+    assert _shown_quick(nbformat.v4.new_notebook(cells=cells[:1])) == []
 
 
 def test_pointers_between_notebooks_lead_somewhere(path, notebook):
