@@ -17,7 +17,8 @@ from lablib.layers.sequential import KNOWN, ConvexResidual, guarantee
 def known_layers(network: nn.Module) -> list[nn.Module]:
     """Return the layers of ``network``, first to last; a :class:`ConvexResidual` counts as one.
 
-    A MonotoneNetwork or MonotonicWrapper becomes a :class:`~lablib.certify.skips.Skip` and its head.
+    A MonotoneNetwork, also a frozen one, or MonotonicWrapper becomes a :class:`~lablib.certify.skips.Skip` and its
+    head.
 
     Raises:
         ValueError: for a layer that is not covered (the message names it), hooks, training mode, or weights
@@ -35,7 +36,7 @@ def known_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def _check_copies(network: nn.Module) -> None:
-    """Refuse torch's copies of a parametrized module: parametrize.cached(), used here, takes them for the original."""
+    """Refuse torch's copies of a parametrized module: its cached(), used here, takes them for the original."""
     kinds = [type(part) for part in network.modules() if parametrize.is_parametrized(part)]
     if len(set(kinds)) < len(kinds):
         raise ValueError(

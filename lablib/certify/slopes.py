@@ -68,7 +68,8 @@ def certify_slopes(
     :func:`~lablib.certify.box_rounding.bound_step_back`.
 
     Args:
-        model: a chain of known layers in evaluation mode, MonotoneNetwork and MonotonicWrapper among them.
+        model: a chain of known layers in evaluation mode, MonotoneNetwork (also frozen) and MonotonicWrapper among
+            them.
         lower, upper: the box, numbers or arrays of one input's shape. Activations that have one slope in it, and
             sorts whose order is fixed in it, tighten the bounds. With None or an infinity on any side the bounds
             are those of all inputs.

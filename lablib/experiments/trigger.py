@@ -300,9 +300,8 @@ def draw(record: dict[str, Any]) -> dict[str, Any]:
 
 def _with_constants(constants: Sequence[float]) -> dict[str, str]:
     """Return key -> label of the unconstrained network and of the monotone ones, by growing lambda."""
-    scanned = {
-        _key(SCANNED, value): f"Monotone network, λ = {value:g}" for value in sorted({LIPSCHITZ, *constants})
-    }
+    name = MODELS[SCANNED].removesuffix(f"{LIPSCHITZ:g}")
+    scanned = {_key(SCANNED, value): f"{name}{value:g}" for value in sorted({LIPSCHITZ, *constants})}
     return {"unconstrained": MODELS["unconstrained"], **scanned}
 
 

@@ -24,15 +24,15 @@ from lablib.layers import MaxMin, MonotoneNetwork
 from lablib.train.loop import fit as train
 from lablib.train.schedules import exponential
 
+LIPSCHITZ = 2.0
 MODELS = {
     "unconstrained": "Unconstrained network",
     "boosting": "Monotone trees (scikit-learn)",
     "lightgbm": "Monotone trees (LightGBM)",
-    "monotone": "Monotone network, certified residual",
-    "monotone_lambda": "Monotone network, residual λ",
+    "monotone": f"Monotone network, certified residual, λ = {LIPSCHITZ:g}",
+    "monotone_lambda": f"Monotone network, residual λ = {LIPSCHITZ:g}",
 }
 NEEDS = {"boosting": "sklearn", "lightgbm": "lightgbm"}  # packages that are optional
-LIPSCHITZ = 2.0
 LAST_RATE = 1e-3
 TREES = {"rate": 0.05, "leaves": 25, "patience": 15, "held_out": 0.1}
 BLOCK = 1 << 16

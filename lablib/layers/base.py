@@ -7,6 +7,7 @@ not part of it. :func:`lablib.layers.guarantee` reads the statement and checks t
 
 import copy
 import functools
+import numbers
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -168,7 +169,7 @@ def check_channels(x: Tensor, channels: int, axis: int, layer: nn.Module) -> Non
 
 def check_dim(dim: int | None) -> int | None:
     """Return the channel axis ``dim`` as given; raise ValueError where it is the batch or no whole number."""
-    if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
+    if dim is not None and (not isinstance(dim, numbers.Integral) or isinstance(dim, bool)):
         raise ValueError(f"dim is a whole number, the channel axis, or None, got {dim!r}")
     if dim == 0:
         raise ValueError("dim=0 is the batch, and samples must not mix; use dim=1, or None for vectors too")

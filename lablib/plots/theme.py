@@ -2,7 +2,8 @@
 
 matplotlib figures are drawn under ``with theme():``; plotly figures take ``template=plotly_template()``.
 Colours are Okabe-Ito's (safe for the common colour-vision deficiencies); series differ by line style as well.
-One activation has one look in every figure: :func:`activation_look`.
+One activation has one look in every figure, :func:`activation_look`; so has one monotone or Lipschitz method,
+:func:`method_look`.
 """
 
 import contextlib
@@ -78,6 +79,41 @@ def activation_look(name: str) -> Look:
         return LOOKS[_TEXTS.get(key, key)]
     except KeyError:
         raise ValueError(f"no look for {name!r}; choose from {', '.join(LOOKS)}") from None
+
+
+METHODS = {  # what the label of a monotone or Lipschitz method holds, in lower case -> look; the first counts
+    "unconstrained": LOOKS["unconstrained"],
+    "residual λ": Look(PURPLE, "dotted", "v"),
+    "residual 1.3³": Look(PURPLE, "dotted", "v"),
+    "residual 1.3⁴": Look("black", (0, (4, 1.2, 1, 1.2, 1, 1.2)), "P"),
+    "readme kinds": Look("#661100", (0, (4, 1.2, 1, 1.2)), "P"),
+    "default kinds": Look("#AA3377", (0, (2.5, 1.5)), "<"),
+    "scikit-learn": Look(GREEN, "dashed", "s"),
+    "boosting": Look(GREEN, "dashed", "s"),
+    "xgboost": Look("#999933", (0, (1.5, 1)), "D"),
+    "lightgbm": Look(GREY, "dashdot", "^"),
+    "lipschitz": Look(ORANGE, (0, (5, 1.5)), "p"),
+    "monotone": Look(BLUE, "solid", "o"),
+}
+CONSTANTS = {  # the same for "monotone ..., λ = ..." with another constant than the usual one
+    "1": Look("#332288", (0, (2.5, 1.5)), "<"),
+    "4": Look("#44AA99", (0, (10, 2)), ">"),
+    "8": Look(SKY, (0, (5, 1.5)), "*"),
+}
+
+
+def method_look(label: str) -> Look:
+    """Return the look of a monotone or Lipschitz method by its label, the same in every figure.
+
+    Raises:
+        ValueError: for a label that holds no key of :data:`METHODS`.
+    """
+    text = " ".join(label.lower().split())
+    found = next((key for key in METHODS if key in text), None)
+    if found is None:
+        raise ValueError(f"no look for {label!r}; a label holds one of {', '.join(METHODS)}")
+    constant = text.rpartition("λ = ")[2]
+    return CONSTANTS.get(constant, METHODS[found]) if found == "monotone" else METHODS[found]
 
 
 _RC = {

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
-from lablib.plots.theme import BLUE, GREEN, GREY, ORANGE, PAGE_WIDTH, PURPLE, RED, SKY, new_figure, theme
+from lablib.plots.theme import BLUE, GREY, PAGE_WIDTH, RED, SKY, method_look, new_figure, theme
 
-COLOURS = (RED, ORANGE, GREEN, BLUE, PURPLE, SKY)  # the unconstrained classifier, the first, stands out
-DASHES = ("solid", "dashed", "dashdot", "solid", "dotted", "dashed")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-Curves = Mapping[str, np.ndarray]  # label -> (seeds, points)
+Curves = Mapping[str, np.ndarray]  # label, of a method as method_look knows them -> (seeds, points)
 
 
 def draw_maps(
@@ -51,21 +49,25 @@ def draw_maps(
                 _mark_end(axis.axvline, farthest[first], x)
                 _mark_end(axis.axhline, farthest[second], y)
                 axis.grid(False)
-                axis.set_xlabel(features[first], fontsize=8.5)
+                axis.set_xlabel(_typeset(features[first]), fontsize=8.5)
                 if row == 0:
                     axis.set_title(label.replace(", ", ",\n"), fontsize=9.5)
-            grid[row, 0].set_ylabel(features[second], fontsize=8.5)
+            grid[row, 0].set_ylabel(_typeset(features[second]), fontsize=8.5)
         bar = figure.colorbar(image, ax=grid, location="bottom", shrink=0.5, aspect=40, pad=0.01)
-        legend = (
-            "response, other features at their medians; red: the cut; dotted: the end of the training signal"
-        )
-        bar.set_label(legend, fontsize=8.5)
+        bar.set_label("response; red: the cut; dotted: the end of the training signal", fontsize=8.5)
+        title = "Slices through the response of the first seed, the other features at their medians"
+        figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
     return figure
 
 
 def _mark_end(draw_line, value: float, ticks: np.ndarray) -> None:
     if ticks[0] < value < ticks[-1]:
-        draw_line(value, color="white", linestyle="dotted", linewidth=1.4)
+        edge = [withStroke(linewidth=3.2, foreground="white")]
+        draw_line(value, color="black", linestyle="dotted", linewidth=1.4, path_effects=edge)
+
+
+def _typeset(feature: str) -> str:
+    return feature.replace("p_T", r"$p_\mathrm{T}$")
 
 
 def draw_lifetimes(edges: np.ndarray, curves: Curves, rate: float, longest: float) -> Figure:
@@ -132,29 +134,38 @@ def draw_rates(rates: np.ndarray, curves: Curves, rate: float) -> Figure:
         figure = new_figure(PAGE_WIDTH, 4.9)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         _bands(above, rates, curves)
-        reference = next(iter(curves.values()))
+        name, reference = next(iter(curves.items()))
         _bands(below, rates, {label: 100.0 * (values - reference) for label, values in curves.items()})
         for axis in (above, below):
             axis.axvline(rate, color=GREY, linewidth=1.0, linestyle="dotted")
             axis.set(xscale="log", xlim=(rates[0], rates[-1]))
         above.set(ylabel="efficiency", title="Signal kept against background kept")
-        below.set(xlabel="share of the background kept", ylabel="points to the first")
+        below.set_xlabel("share of the background kept")
+        below.set_ylabel(f"difference to the\n{name.lower()}\n[percentage points]")
         below.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         _legend(figure, above)
     return figure
 
 
 def draw_pushes(factors: np.ndarray, curves: Curves) -> Figure:
-    """Draw which share (S, F) of the kept signal is still kept with all distances multiplied by ``factors`` (F,)."""
+    """Draw which share (S, F) of the kept signal is still kept with all distances multiplied by ``factors`` (F,).
+
+    Classifiers that lose none lie on each other, so they share one line, and the legend names them.
+    """
     _check(curves)
+    whole = [label for label, values in curves.items() if (values == 1.0).all()]
+    apart = {label: values for label, values in curves.items() if label not in whole or len(whole) == 1}
     with theme():
         figure = new_figure(PAGE_WIDTH, 3.5)
         axis = figure.add_subplot()
-        _bands(axis, factors, curves)
+        _bands(axis, factors, apart)
+        if len(whole) > 1:
+            names = "".join(f"\n    {label}" for label in whole)
+            axis.plot(factors, np.ones(len(factors)), color="black", label=f"{len(whole)} others:{names}")
         axis.set(xscale="log", xlim=(factors[0], factors[-1]), ylim=(0.0, 1.03))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set(xlabel="all distances of a kept candidate multiplied by", ylabel="share still kept")
-        whole = sum(bool((values == 1.0).all()) for values in curves.values())
-        axis.set_title(f"Kept signal, displaced further: {whole} of {len(curves)} classifiers lose none")
+        axis.set_title(f"Kept signal, displaced further: {len(whole)} of {len(curves)} classifiers lose none")
         _legend(figure, axis)
     return figure
 
@@ -179,9 +190,9 @@ def draw_changes(changes: Mapping[str, Mapping[str, Sequence[tuple[float, float]
                 for place, (name, values) in enumerate(rows.items()):
                     found = np.array(values)[:, number]
                     height = row + 0.13 * (place - (len(rows) - 1) / 2)
-                    style = {"color": COLOURS[place % len(COLOURS)], "label": name if row == 0 else None}
-                    axis.plot([found.min(), found.max()], [height] * 2, color=style["color"], linewidth=1.2)
-                    axis.plot(found.mean(), height, MARKERS[place % len(MARKERS)], markersize=5, **style)
+                    look, text = method_look(name), name if row == 0 else None
+                    axis.plot([found.min(), found.max()], [height] * 2, color=look.colour, linewidth=1.2)
+                    axis.plot(found.mean(), height, look.marker, markersize=5, color=look.colour, label=text)
             axis.set_xlabel(label)
             axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -237,6 +248,7 @@ def draw_latency(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figu
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.set(xscale="log", xlabel="time per event [µs], one thread, called from Python")
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.margins(x=0.12)
         axis.set_title("From features to a score")
         _legend(figure, axis)
@@ -244,10 +256,10 @@ def draw_latency(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figu
 
 
 def _bands(axis, x: np.ndarray, curves: Curves) -> None:
-    for number, (label, values) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0)
-        axis.plot(x, values.mean(axis=0), color=colour, linestyle=DASHES[number % len(DASHES)], label=label)
+    for label, values in curves.items():
+        look = method_look(label)
+        axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=look.colour, alpha=0.18, linewidth=0)
+        axis.plot(x, values.mean(axis=0), label=label, **look.line())
 
 
 def _legend(figure: Figure, axis) -> None:

@@ -373,7 +373,11 @@ def test_dtype_and_device_follow_the_module():
         ({"init": lambda t: t[:3]}, "shape"),
         ({"init": torch.full((21,), math.nan)}, "NaN"),
         ({"channels": 1, "init": "maxmin"}, "two or more"),
+        ({"init": None}, "not NoneType"),
+        ({"init": lambda t: None}, "not NoneType"),
+        ({"init": [["a"]]}, "not list"),
         ({"dim": 0}, "batch"),
+        ({"dim": "x"}, "whole number"),
         ({"range": "wide"}, "range"),
         ({"range": 1e-30}, "range"),
         ({"slopes": 1.0}, "slopes"),
@@ -383,6 +387,30 @@ def test_dtype_and_device_follow_the_module():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         L.LearnableSpline(**({"channels": 2} | options))
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    layer = L.LearnableSpline(np.int64(2), knots=np.int64(5))
+    assert (type(layer.channels), type(layer.knots)) == (int, int)
+    assert layer.values.shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("coefficients", torch.full((2, 21), math.nan), "NaN or infinite"),
+        ("coefficients", torch.full((2, 21), -math.inf), "NaN or infinite"),
+        ("scale", torch.tensor([1.0, math.nan]), "NaN"),
+        ("scale", 2.0, "assign a tensor of shape"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_assigned_leaves_the_spline_as_it_was(name, value, message):
+    layer = L.LearnableSpline(2, init="abs")
+    before = getattr(layer, name).detach().clone()
+    with pytest.raises(ValueError, match=message):
+        setattr(layer, name, value)
+    assert torch.equal(getattr(layer, name), before)
 
 
 def test_a_spline_without_scale_takes_none():
