@@ -26,6 +26,7 @@ NOTES = (
 )
 PLAIN, ARCHIVE = "auto-mpg.data", "auto+mpg.zip"
 FILES = ("auto-mpg.csv", PLAIN, ARCHIVE)
+OTHER_FILES = FILES[:2]
 UCI = "https://archive.ics.uci.edu"
 DOWNLOADS = {f"tabular/{ARCHIVE}": (f"{UCI}/static/public/9/{ARCHIVE}",)}
 CHECKSUM = "bb7608134fc947876bef23dc5dcde48a06df95f594d4ce35f55ef981417e50fa"

@@ -28,6 +28,7 @@ NOTES = (
     "a tool that anyone is judged by."
 )
 FILES = ("compas-two-years.csv", "compas-scores-two-years.csv")
+OTHER_FILES = FILES[:1]
 DOWNLOADS = {
     f"tabular/{FILES[1]}": (
         f"https://raw.githubusercontent.com/propublica/compas-analysis/master/{FILES[1]}",

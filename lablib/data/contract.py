@@ -10,7 +10,15 @@ BUNDLED = "digits"  # needs no file and no network: what each failure names as t
 
 
 class MissingDataError(OSError):
-    """A file of a data set is not there, cannot be read, or cannot be downloaded."""
+    """A file of a data set is not there, cannot be read, or cannot be downloaded.
+
+    Attributes:
+        what: the message without the bundled data set ``instead``, for those who cannot take that.
+    """
+
+    def __init__(self, what: str, instead: str = "") -> None:
+        super().__init__(f"{what}, or use the bundled data set {instead!r}" if instead else what)
+        self.what = what
 
 
 class DataFolderError(OSError):
@@ -165,8 +173,8 @@ def read_bytes(path: Path, instead: str = BUNDLED) -> bytes:
     """
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path.name} is missing in {path.parent}; put it there", instead) from error
     except OSError as error:
-        raise MissingDataError(
-            f"{path.name} in {path.parent} cannot be read ({error.strerror}); make it readable, or use the "
-            f"bundled data set {instead!r}"
-        ) from error
+        what = f"{path.name} in {path.parent} cannot be read ({error.strerror}); make it readable"
+        raise MissingDataError(what, instead) from error

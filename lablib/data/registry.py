@@ -252,9 +252,12 @@ def _fetch(module: ModuleType, root: Path, download: bool) -> None:
         else:
             reason = _download(path, urls) if download else "downloading is off"
         if reason:
+            names = getattr(module, "OTHER_FILES", ())  # that hold the same and are found as well
+            others = f"(or {' or '.join(names)}) " if names else ""
             raise MissingDataError(
-                f"{path.name} is not in {path.parent} and was not downloaded ({reason}); put it there, set "
-                f"LABLIB_DATA to a folder that has {relative}, or use the bundled data set {_instead(module)!r}"
+                f"{path.name} is not in {path.parent} and was not downloaded ({reason}); put it {others}there, set "
+                f"LABLIB_DATA to a folder that has {relative}",
+                _instead(module),
             )
 
 

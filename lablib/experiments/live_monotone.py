@@ -124,7 +124,9 @@ class LiveMonotone:
         low, high = self.slopes(moved[:-1], moved[1:])[..., feature]
         score = float(self.predict(x))
         here = int(np.searchsorted(edges, x[feature]))
-        floor, roof = value_band(edges / self.scale[feature], low, high, here, score)
+        places = edges / self.scale[feature]
+        floor, roof = value_band(places, low, high, here, score)
+        cone = np.stack(value_band(places, *self.slopes()[:, feature], here, score))
         around = self.slopes(x - reach * self.scale, x + reach * self.scale)
         radius = {norm: float(self.radius(x[None], norm, local=False)[0]) for norm in ("l1", "linf")}
         return WhatIf(
@@ -134,7 +136,9 @@ class LiveMonotone:
             curve=self.predict(moved),
             floor=floor,
             roof=roof,
+            cone=cone,
             raised=reach * around,
+            measured=self.predict(x + reach * np.diag(self.scale)) - score,
             change=reach * float(np.abs(around).max(axis=0).sum()),
             radius=radius,
         )
@@ -199,9 +203,11 @@ class WhatIf:
 
     Attributes:
         score: its own. ``here``: its value of one feature. ``edges``, ``curve``: (K,) the score along that feature.
-        floor, roof: (K,) what the certified slopes allow there, knowing nothing but the score of the row.
+        floor, roof: (K,) what the slopes that are certified along this line, cell by cell, allow from the score of
+            the row on. ``cone``: (2, K) the same with the slopes that are certified for all inputs.
         raised: (2, I) certified change of the score if a feature is raised by the reach, the others anywhere
-            within it. Lowering it is the same with the sign changed.
+            within it. Lowering it is the same with the sign changed. ``measured``: (I,) what the score does if this
+            feature alone is raised.
         change: certified change of the score, up or down, if every feature moves by at most the reach.
         radius: norm -> how far, in spreads, the row may move without changing the decision.
     """
@@ -212,7 +218,9 @@ class WhatIf:
     curve: np.ndarray
     floor: np.ndarray
     roof: np.ndarray
+    cone: np.ndarray
     raised: np.ndarray
+    measured: np.ndarray
     change: float
     radius: dict[str, float]
 

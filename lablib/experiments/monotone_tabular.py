@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lablib.data import load_table
+from lablib.data import MissingDataError, load_table
 from lablib.experiments import tabular_honest, tabular_published, tabular_trees
 from lablib.experiments.checkpoint import Checkpoint
 from lablib.experiments.recipe import Recipe
@@ -79,7 +79,11 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Train everything; a stopped run goes on with the next unfinished method."""
     parts = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     names = list(dict.fromkeys(name for name, _ in config.parts))
-    tables = {name: load_table(name) for name in names}
+    try:
+        tables = {name: load_table(name) for name in names}
+    except MissingDataError as error:
+        advice = "or run with --mode quick, which takes bundled tables"
+        raise MissingDataError(f"{error.what}, {advice}") from error
     methods = [method for method in METHODS if _at_hand(method)]
     pairs = [*config.parts, *((name, PUBLISHED) for name in names)]
     jobs = [(*pair, m) for pair in pairs for m in methods if pair[1] != PUBLISHED or m != PEER_DEFAULT]

@@ -150,13 +150,16 @@ def draw(record: dict[str, Any]) -> dict[str, Any]:
 
 def _draw_log(config: dict[str, Any], arrays: Arrays) -> Any:
     from lablib.plots.monotone import draw_slope_bands
+    from lablib.plots.theme import method_look
 
     size = lines.LogConfig(**config)
     shown = np.linspace(size.inside[0], size.end, size.cells + 1)
     fits = {}
     for name, label in lines.LOG_MODELS.items():
-        curves = arrays[f"log/{name}/curves"]
-        fits[label.replace(", ", ",\n")] = {"values": curves[0], "others": curves[1:]}
+        curves, errors = (arrays[f"log/{name}/{key}"] for key in ("curves", "outside"))
+        median = int(np.argsort(errors)[len(errors) // 2])  # slopes are certified of the first seed
+        look = {"bold": median, "colour": method_look(label).colour}
+        fits[label.replace(", ", ",\n")] = {"values": curves[0], "others": curves, **look}
         if name != "boosting":
             low, high = arrays[f"log/{name}/band"].T
             fits[label.replace(", ", ",\n")] |= {"low": low, "high": high}

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from lablib.plots.theme import BLUE, COLOURS, DASHES, GREY, ORANGE, new_figure, theme
+from lablib.plots.theme import BLUE, COLOURS, DASHES, GREY, new_figure, theme
 
 INPUT_NORMS = ("l1", "l2", "linf")
 SETS = {
@@ -17,7 +18,7 @@ SETS = {
     "linf": "diamond",
 }  # shape of the gradients that each norm of the inputs allows
 SIGN = {"l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}
-BAND = {"color": ORANGE, "alpha": 0.28, "linewidth": 0}
+BAND = {"color": GREY, "alpha": 0.28, "linewidth": 0}  # grey: the curves have the colours
 SHADE = "#EFEFEF"
 
 
@@ -85,8 +86,9 @@ def draw_slope_bands(
     Args:
         x: (T,), increasing.
         fits: label -> ``values`` (T,), ``low`` and ``high`` (T - 1,), proven bounds of the slope between neighbours
-            (left out for a step function), and, optionally, ``others`` (S, T), curves of other seeds. Bands that
-            are much wider than the slopes leave the panel.
+            (left out for a step function). Optionally ``others`` (S, T), curves of other seeds, ``bold``, which of
+            them is drawn bold in place of ``values``, and ``colour``. Bands that are much wider than the slopes
+            leave the panel.
         data: positions and values of the training points.
         truth: (T,), the function behind the data.
         trained_on: range of the data; outside it is shaded as extrapolation.
@@ -107,12 +109,24 @@ def draw_slope_bands(
         panels = figure.subplots(
             2, len(fits), sharex=True, sharey="row", squeeze=False, height_ratios=(1.3, 1)
         )
-        for (label, fit), (upper, lower), colour in zip(fits.items(), panels.T, COLOURS):
+        for (label, fit), (upper, lower), colour in zip(fits.items(), panels.T, itertools.cycle(COLOURS)):
+            colour = fit.get("colour", colour)
             for curve in fit.get("others", ()):
                 upper.plot(x, curve, color=colour, linewidth=0.6, alpha=0.3)
             if truth is not None:
                 upper.plot(x, truth, color="black", linewidth=1.1, linestyle="dashed", label="truth")
-            upper.plot(x, fit["values"], color=colour, label="fit")
+            if "bold" in fit:
+                upper.plot(x, fit["others"][fit["bold"]], color=colour, label="median seed")
+                upper.plot(
+                    x,
+                    fit["values"],
+                    color=colour,
+                    linewidth=1.4,
+                    linestyle="dotted",
+                    label="first seed, slopes below",
+                )
+            else:
+                upper.plot(x, fit["values"], color=colour, label="fit")
             if data is not None:
                 upper.plot(*data, ".", color=GREY, markersize=5, label="data", zorder=1.5)
             if "low" in fit:
@@ -123,7 +137,8 @@ def draw_slope_bands(
             lower.set_xlabel(names[0])
             for axes in (upper, lower):
                 _shade_outside(axes, x, trained_on)
-        _limit(panels[0, 0], [fit["values"] for fit in fits.values()], truth, data)
+        bold = [fit["others"][fit["bold"]] for fit in fits.values() if "bold" in fit]
+        _limit(panels[0, 0], [*(fit["values"] for fit in fits.values()), *bold], truth, data)
         slopes = [np.diff(fit["values"]) / np.diff(x) for fit in fits.values() if "low" in fit]
         if slopes:
             bottom, top = np.min(slopes), np.max(slopes)
@@ -132,11 +147,22 @@ def draw_slope_bands(
         panels[0, 0].set_ylabel(names[1])
         panels[1, 0].set_ylabel("slope")
         shown = [row[0].get_legend_handles_labels() for row in panels]
-        handles, labels = (list(itertools.chain(*part)) for part in zip(*shown))
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8.5)
+        pairs = zip(*(itertools.chain(*part) for part in zip(*shown)))
+        named = {label: _colourless(handle) for handle, label in pairs if label != "slope"}  # as on the axis
+        figure.legend(
+            named.values(), named.keys(), loc="outside lower center", ncols=len(named), fontsize=8.5
+        )
         if title:
             figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
     return figure
+
+
+def _colourless(handle):
+    """Return a copy of a legend handle in grey: the colour is that of each column, the legend tells dashes apart."""
+    if isinstance(handle, Line2D) and handle.get_linestyle() != "None":
+        line = {"linestyle": handle.get_linestyle(), "linewidth": handle.get_linewidth()}
+        return Line2D([], [], color="black" if handle.get_color() == "black" else GREY, **line)
+    return handle
 
 
 def draw_band(axes: Axes, x: np.ndarray, values: np.ndarray, low, high, colour: str = BLUE) -> None:
@@ -144,7 +170,7 @@ def draw_band(axes: Axes, x: np.ndarray, values: np.ndarray, low, high, colour: 
     low, high = (np.broadcast_to(np.asarray(bound, float), len(x) - 1) for bound in (low, high))
     axes.stairs(high, x, baseline=low, fill=True, label="certified slopes", **BAND)
     for bound in (low, high):
-        axes.stairs(bound, x, baseline=None, color=ORANGE, linewidth=0.9)
+        axes.stairs(bound, x, baseline=None, color=GREY, linewidth=0.9)
     axes.stairs(np.diff(values) / np.diff(x), x, baseline=None, color=colour, linewidth=1.5, label="slope")
     axes.axhline(0, color="black", linewidth=0.8)
 
@@ -190,9 +216,10 @@ def _dependence(axes: Axes, feature: Mapping) -> None:
     at = feature.get("at", len(x) // 2)
     lower, upper = value_band(x, feature["low"], feature["high"], at, values[at])
     axes.fill_between(x, lower, upper, label="where the certified slopes let it go", **BAND)
-    for curve in feature.get("others", ()):
-        axes.plot(x, curve, color=GREY, linewidth=0.6, alpha=0.4)
-    axes.plot(x, values, color=BLUE, label="network")
+    others = feature.get("others", ())
+    for number, curve in enumerate(others):
+        axes.plot(x, curve, color=GREY, linewidth=0.6, alpha=0.4, label=None if number else "one row")
+    axes.plot(x, values, color=BLUE, label="mean of the rows" if len(others) else "network")
     axes.plot(x[at], values[at], "o", color="black", markersize=4, zorder=3)
     if "rows" in feature:
         axes.plot(feature["rows"], np.zeros(len(feature["rows"])), "|", color=GREY, markersize=5,
@@ -200,7 +227,7 @@ def _dependence(axes: Axes, feature: Mapping) -> None:
     arrow = {1: " ↑", -1: " ↓"}.get(feature.get("direction", 0), "")
     low, high = np.min(feature["low"]), np.max(feature["high"])
     axes.set_title(f"{feature['name']}{arrow}", fontsize=9.5)
-    axes.set_xlabel(f"slope in [{_short(low)}, {_short(high)}]", fontsize=8.5)
+    axes.set_xlabel(f"slope per unit in [{_short(low)}, {_short(high)}]", fontsize=8.5)
     spread = np.ptp(np.concatenate([np.ravel(values), *map(np.ravel, feature.get("others", ()))]))
     axes.set_ylim(*_widened(axes, values, 0.35 * spread + 1e-3))
 

@@ -5,11 +5,25 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, Formatter, LogLocator, NullLocator, PercentFormatter
 
 from lablib.plots.monotone import SIGN
-from lablib.plots.theme import BLUE, COLOURS, DASHES, DIVERGING, GREY, ORANGE, RED, new_figure, theme
+from lablib.plots.theme import (
+    COLOURS,
+    DASHES,
+    DIVERGING,
+    GREY,
+    ORANGE,
+    SKY,
+    method_look,
+    new_figure,
+    theme,
+)
+
+LEAST_ERROR = 1e-4  # what training leaves; below it errors are about where the last step fell
 
 
 def draw_log_errors(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], labels: Mapping[str, str]) -> Figure:
@@ -17,7 +31,7 @@ def draw_log_errors(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], labels:
 
     Args:
         errors: model -> root mean squared errors (S,) inside and outside.
-        labels: model -> text, in the order of the rows.
+        labels: model -> text, in the order of the rows, as :func:`lablib.plots.theme.method_look` knows them.
 
     Raises:
         ValueError: if there are no errors.
@@ -28,10 +42,10 @@ def draw_log_errors(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], labels:
         figure = new_figure(7.0, 0.46 * len(labels) + 1.2)
         panels = figure.subplots(1, 2, sharey=True)
         for axes, part, title in zip(panels, (0, 1), ("inside [1, 3]", "extrapolated to (3, 6]")):
-            for place, name in enumerate(labels):
-                values = errors[name][part]
+            for place, (name, text) in enumerate(labels.items()):
+                values, colour = errors[name][part], method_look(text).colour
                 spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-                axes.plot(values, place + spread, ".", color=COLOURS[place], markersize=5, alpha=0.8)
+                axes.plot(values, place + spread, ".", color=colour, markersize=5, alpha=0.8)
                 axes.vlines(
                     np.median(values), place - 0.33, place + 0.33, color="black", linewidth=1.8, zorder=3
                 )
@@ -72,23 +86,21 @@ def draw_outlier(
         panels = upper.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for axes, (title, (with_it, without)) in zip(panels, curves.items()):
             axes.plot(*data, ".", color=GREY, markersize=4.5, label="data")
-            axes.plot(x, without, color=BLUE, linewidth=1.4, label="trained without the outlier")
-            axes.plot(x, with_it, color=RED, linewidth=1.4, linestyle="dashed", label="trained with it")
+            axes.plot(x, without, color=SKY, linewidth=2.2, label="trained without the outlier")
+            axes.plot(x, with_it, color="black", linewidth=1.3, linestyle="dashed", label="trained with it")
             axes.set_title(title, fontsize=9.5)
             axes.set_xlabel("x")
         handles, labels = panels[0].get_legend_handles_labels()
         upper.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8.5)
         titles = ("pull at the outlier", "mean pull beyond its neighbours")
         for part, (axes, title) in enumerate(zip(lower.subplots(1, 2), titles)):
-            for number, loss in enumerate(pulls):
-                look = {"color": COLOURS[number], "linestyle": DASHES[number]}
-                _median_band(
-                    axes, lambdas, pulls[loss][part], f"{_loss(loss)}, λ-Lipschitz", marker="o", **look
-                )
-                level = np.median(unconstrained[loss][part])
-                axes.axhline(
-                    level, linewidth=1, label=f"{_loss(loss)}, unconstrained ReLU", **look, alpha=0.6
-                )
+            for loss, dash in zip(pulls, DASHES):
+                name = f"{_loss(loss)}, λ-Lipschitz"
+                look = {"color": method_look(name).colour, "linestyle": dash, "marker": "o"}
+                _median_band(axes, lambdas, pulls[loss][part], name, **look)
+                name = f"{_loss(loss)}, unconstrained ReLU"
+                level, colour = np.median(unconstrained[loss][part]), method_look(name).colour
+                axes.axhline(level, linewidth=1, linestyle=dash, color=colour, label=name)
             axes.set(xscale="log", title=title, xlabel="λ", ylabel="|f with − f without|")
             _ticks_at(axes, lambdas)
             if part:
@@ -148,13 +160,14 @@ def draw_flowers(
         raise ValueError("there are no fields to draw; run the experiment first")
     norms, lambdas = (list(dict.fromkeys(key[part] for key in fields)) for part in (0, 1))
     with theme(**{"figure.dpi": 85}):
-        figure = new_figure(1.72 * len(lambdas) + 0.4, 1.75 * len(norms) + 0.6)
+        figure = new_figure(1.72 * len(lambdas) + 1.2, 1.75 * len(norms) + 0.6)
         panels = figure.subplots(len(norms), len(lambdas), squeeze=False)
         for row, norm in zip(panels, norms):
             for axes, lipschitz in zip(row, lambdas):
                 colours = {"vmin": level - 0.8, "vmax": level + 0.8, "cmap": DIVERGING, "alpha": 0.7}
                 field = fields[norm, lipschitz]
-                axes.contourf(axis, axis, field, levels=np.arange(-3, 6, 0.1), **colours).set_rasterized(True)
+                drawn = axes.contourf(axis, axis, field, levels=np.arange(-3, 6, 0.1), **colours)
+                drawn.set_rasterized(True)
                 axes.plot(*truth.T, color=ORANGE, linewidth=1.4)
                 axes.contour(axis, axis, field, levels=[level], colors="black", linewidths=1.1)
                 axes.set(aspect="equal", xticks=[], yticks=[])
@@ -165,6 +178,11 @@ def draw_flowers(
         panels[0, 0].plot([], [], color=ORANGE, label="wanted boundary")
         panels[0, 0].plot([], [], color="black", label="boundary of the network")
         figure.legend(loc="outside lower center", ncols=2)
+        bar = figure.colorbar(
+            ScalarMappable(Normalize(level - 0.8, level + 0.8), DIVERGING), ax=panels, alpha=0.7,
+            shrink=0.5, aspect=30, extend="both",
+        )  # fmt: skip
+        bar.set_label(f"score of the network; white, {level:g}: its boundary")
     return figure
 
 
@@ -176,7 +194,7 @@ def draw_forced(
     Args:
         wanted: (T,).
         fitted: model -> (2, T, S), mean slope and root mean squared error.
-        labels: model -> text.
+        labels: model -> text, as :func:`lablib.plots.theme.method_look` knows them.
         forced: the smallest slope that the mismatched residual can have.
     """
     if not fitted:
@@ -184,19 +202,21 @@ def draw_forced(
     with theme():
         figure = new_figure(7.0, 3.4)
         left, right = figure.subplots(1, 2)
-        left.plot(wanted, wanted, color=GREY, linewidth=1, linestyle="dotted", label="as wanted")
+        left.plot(wanted, wanted, color="#C8C8C8", linewidth=7, label="as wanted")
         left.axhline(forced, color="black", linewidth=0.9)
         left.text(wanted[-1], forced, f"forced: {forced:.2f}", ha="right", va="bottom", fontsize=8.5)
-        for number, (name, values) in enumerate(fitted.items()):
-            look = {
-                "color": (RED, BLUE, ORANGE)[number],
-                "linestyle": DASHES[number],
-                "marker": "osD"[number],
-            }
+        for name, values in fitted.items():
+            found = method_look(labels[name])
+            look = {**found.line(), "marker": found.marker}
             _median_band(left, wanted, values[0], labels[name], **look)
-            _median_band(right, wanted, values[1], None, **look)
+            _median_band(right, wanted, np.maximum(values[1], LEAST_ERROR), None, **look)
         left.set(xlabel="slope of the target", ylabel="slope of the fit")
-        right.set(xlabel="slope of the target", ylabel="RMS error", yscale="log", ylim=(1e-6, 2.0))
+        right.set(
+            xlabel="slope of the target",
+            ylabel=f"RMS error, or {LEAST_ERROR:g} if less",
+            yscale="log",
+            ylim=(0.8 * LEAST_ERROR, 2.0),
+        )
         figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
     return figure
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lablib.plots.theme import BLUE, GREEN, GREY, ORANGE, RED, new_figure, theme
+from lablib.plots.theme import BLUE, GREEN, GREY, ORANGE, RED, SKY, new_figure, theme
 
 DIRECTION_COLOURS = {1: GREEN, -1: ORANGE, 0: GREY}
 PROMISES = {1: "must rise", -1: "must fall", 0: "free"}
@@ -39,6 +39,18 @@ def sticks(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> Path:
     return across.ravel(), up.ravel()
 
 
+def padded(*values: np.ndarray, share: float = 0.08) -> tuple[float, float]:
+    """Return an axis that holds all values and 0, with a ``share`` of its length to spare at both ends."""
+    return around([0.0], *values, share=share)
+
+
+def around(*values: np.ndarray, share: float = 0.2) -> tuple[float, float]:
+    """Return an axis that holds all values, with a ``share`` of its length to spare at both ends."""
+    every = np.concatenate([np.ravel(value) for value in values])
+    room = share * max(float(np.ptp(every)), 1e-9)
+    return float(every.min() - room), float(every.max() + room)
+
+
 def draw_what_if(
     names: Sequence[str], directions: Sequence[int], feature: int, row, threshold: float
 ) -> Figure:
@@ -46,17 +58,22 @@ def draw_what_if(
 
     Args:
         names, directions: of the I features. ``feature``: which one the left panel follows.
-        row: with ``here``, ``score``, ``edges``, ``curve``, ``floor``, ``roof`` (K,) and ``raised`` (2, I).
+        row: with ``here``, ``score``, ``edges``, ``curve``, ``floor``, ``roof`` (K,), ``cone`` (2, K), ``raised``
+            (2, I) and ``measured`` (I,), see :class:`lablib.experiments.live_monotone.WhatIf`.
         threshold: score at which the decision changes.
     """
     with theme():
         figure = new_figure(9.0, 0.9 + max(2.4, 0.26 * len(names)))
         left, right = figure.subplots(1, 2, width_ratios=[0.55, 0.45])
-        left.fill(*area(row.edges, row.floor, row.roof), color=BLUE, alpha=0.2, linewidth=0, label="proven")
+        light = {"color": SKY, "alpha": 0.2, "linewidth": 0, "label": "proven, slopes of all inputs"}
+        left.fill(*area(row.edges, *row.cone), **light)
+        dark = {"color": BLUE, "alpha": 0.35, "linewidth": 0, "label": "proven, slopes along this line"}
+        left.fill(*area(row.edges, row.floor, row.roof), **dark)
         left.plot(row.edges, row.curve, color=BLUE, label="network")
         left.axhline(threshold, color=GREY, linestyle="dashed", label="decision changes")
         left.plot([row.here], [row.score], "D", color=RED, label="this row")
         left.set(xlabel=names[feature], ylabel="score")
+        left.set_ylim(*around(row.curve, row.floor, row.roof, [threshold]))  # the cone may leave the panel
         left.set_title("Wherever this feature goes, the score stays in the shade")
         left.legend(fontsize=8)
         for wish, colour in DIRECTION_COLOURS.items():
@@ -68,7 +85,11 @@ def draw_what_if(
                     "solid_capstyle": "butt",
                 }  # a cap would reach beyond 0
                 right.plot(*sticks(places, *row.raised), label=PROMISES[wish], **look)
+        right.plot(
+            row.measured, range(len(names)), "o", color="black", markersize=4, label="what does happen"
+        )
         right.axvline(0, color="black", linestyle="dotted", linewidth=1)
+        right.set_xlim(*padded(row.raised, row.measured))
         right.set_yticks(range(len(names)), [folded(name) for name in names])
         right.set(ylim=(len(names) - 0.5, -0.5), xlabel="change of the score")
         right.set_title("Proven change if a feature is raised")
@@ -97,6 +118,7 @@ def draw_intervals(
         axes.axvline(0, color="black", linestyle="dotted", linewidth=1)
         axes.set_yticks(places, [folded(name) for name in names])
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=unit)
+        axes.set_xlim(*padded(*(end for ends in intervals.values() for end in ends)))
         axes.set_title(title)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

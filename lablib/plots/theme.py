@@ -81,6 +81,7 @@ def activation_look(name: str) -> Look:
         raise ValueError(f"no look for {name!r}; choose from {', '.join(LOOKS)}") from None
 
 
+_OURS = Look(BLUE, "solid", "o")
 METHODS = {  # what the label of a monotone or Lipschitz method holds, in lower case -> look; the first counts
     "unconstrained": LOOKS["unconstrained"],
     "residual λ": Look(PURPLE, "dotted", "v"),
@@ -93,7 +94,8 @@ METHODS = {  # what the label of a monotone or Lipschitz method holds, in lower 
     "xgboost": Look("#999933", (0, (1.5, 1)), "D"),
     "lightgbm": Look(GREY, "dashdot", "^"),
     "lipschitz": Look(ORANGE, (0, (5, 1.5)), "p"),
-    "monotone": Look(BLUE, "solid", "o"),
+    "certified residual": _OURS,
+    "monotone": _OURS,
 }
 CONSTANTS = {  # the same for "monotone ..., λ = ..." with another constant than the usual one
     "1": Look("#332288", (0, (2.5, 1.5)), "<"),
@@ -113,7 +115,7 @@ def method_look(label: str) -> Look:
     if found is None:
         raise ValueError(f"no look for {label!r}; a label holds one of {', '.join(METHODS)}")
     constant = text.rpartition("λ = ")[2]
-    return CONSTANTS.get(constant, METHODS[found]) if found == "monotone" else METHODS[found]
+    return CONSTANTS.get(constant, METHODS[found]) if METHODS[found] is _OURS else METHODS[found]
 
 
 _RC = {

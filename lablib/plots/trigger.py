@@ -258,7 +258,9 @@ def draw_latency(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figu
 def _bands(axis, x: np.ndarray, curves: Curves) -> None:
     for label, values in curves.items():
         look = method_look(label)
-        axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=look.colour, alpha=0.18, linewidth=0)
+        axis.fill_between(
+            x, values.min(axis=0), values.max(axis=0), color=look.colour, alpha=0.18, linewidth=0
+        )
         axis.plot(x, values.mean(axis=0), label=label, **look.line())
 
 

@@ -162,6 +162,7 @@ def test_unreadable_file(empty_home, write_mnist):
     with pytest.raises(MissingDataError) as caught:
         load("mnist")
     assert _one_sentence(caught.value, path.name, str(path.parent), "cannot be read")
+    assert str(caught.value) == f"{caught.value.what}, or use the bundled data set 'digits'"
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_cars_are_the_same_from_every_format(empty_home, tiny_cars, name):
 
 def test_damaged_and_missing_cars_are_named(empty_home, tiny_cars):
     folder, cache = empty_home
-    with pytest.raises(MissingDataError, match=r"auto\+mpg\.zip is not in .*'diabetes'"):
+    with pytest.raises(MissingDataError, match=r"auto\+mpg\.zip is not in .*auto-mpg\.csv .*'diabetes'"):
         load_table("auto-mpg", download=False)
     for name, content, says in (
         ("auto-mpg.data", tiny_cars["auto-mpg.data"].replace(b"307", b"308"), "checksum"),
@@ -145,7 +145,7 @@ def test_heart_keeps_its_row_numbers_apart(empty_home, monkeypatch):
     assert [n for n, d in zip(table.names, table.directions) if d] == ["trestbps", "chol"]
     (empty_home[0] / heart.FILES[1]).unlink()
     assert available("heart").state == "incomplete"
-    with pytest.raises(MissingDataError, match="heart_test"):
+    with pytest.raises(MissingDataError, match=r"heart_test\.csv is missing in .*; put it there"):
         load_table("heart", download=False)
 
 

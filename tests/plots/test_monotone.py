@@ -49,6 +49,18 @@ def test_slopes_are_drawn_within_their_band():
     figure.savefig("/dev/null", format="png")
 
 
+def test_a_bold_seed_stands_out_beside_the_one_whose_slopes_are_shown():
+    x = np.linspace(0, 1, 11)
+    fit = {"values": x, "low": np.zeros(10), "high": np.ones(10), "others": [x, 2 * x, x / 2], "bold": 1}
+    figure = monotone.draw_slope_bands(x, {"network": fit | {"colour": "red"}})
+    np.testing.assert_array_equal(figure.axes[0].lines[3].get_ydata(), 2 * x)
+    handles = figure.legends[0].legend_handles
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["median seed", "first seed, slopes below", "certified slopes"]
+    assert all(handle.get_color() == monotone.GREY for handle in handles[:2])
+    assert figure.axes[0].get_ylim()[1] > 2
+
+
 def test_partial_dependence_shows_the_band_the_direction_and_the_rows():
     x = np.linspace(-1, 1, 9)
     up = {"name": "age", "x": x, "values": x, "low": 0.0, "high": 2.0, "direction": 1, "rows": [0.1, 0.2]}
@@ -63,7 +75,7 @@ def test_partial_dependence_shows_the_band_the_direction_and_the_rows():
     }
     figure = monotone.draw_partial_dependence([up, free, up], columns=2, output="risk")
     assert [axes.get_title("left") for axes in figure.axes[:3]] == ["age ↑", "sex", "age ↑"]
-    assert figure.axes[1].get_xlabel() == "slope in [-1, 1]"
+    assert figure.axes[1].get_xlabel() == "slope per unit in [-1, 1]"
     low, high = figure.axes[0].get_ylim()
     assert low < -1
     assert high > 1

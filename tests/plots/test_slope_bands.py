@@ -39,11 +39,19 @@ def test_figures_show_what_they_are_given():
         curve=EDGES / 2,
         floor=EDGES / 4,
         roof=EDGES,
+        cone=np.stack([EDGES * 0, EDGES * 2]),
         raised=np.array([[0.0, -1.0], [1.0, 1.0]]),
+        measured=np.array([0.5, 0.0]),
     )
     left, right = draw_what_if(["a", "b"], [1, 0], 0, row, 0.0).axes
     assert left.get_xlabel() == "a"
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["must rise", "free"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == [
+        "must rise",
+        "free",
+        "what does happen",
+    ]
+    assert right.get_xlim()[0] < -1
+    assert right.get_xlim()[1] > 1
     (axes,) = draw_intervals(["a", "b"], {"proven": (LOW, HIGH), "exact": (LOW, HIGH)}, "t", "slope").axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
     assert len(axes.lines) == 3

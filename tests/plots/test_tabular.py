@@ -1,4 +1,6 @@
-"""Figures of tables: legends stay inside the figure, whatever the number of panels."""
+"""Figures of tables: legends stay inside the figure, medians and calibration errors are those of the numbers."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ LABELS = {
 }
 
 
-def _inside(figure):
+def _inside(figure, legends):
     figure.draw_without_rendering()
-    box, page = figure.legends[0].get_window_extent(), figure.bbox
-    return box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1
+    page, boxes = figure.bbox, [legend.get_window_extent() for legend in legends]
+    apart = all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+    return apart and all(b.x0 >= 0 and b.x1 <= page.x1 and b.y0 >= 0 and b.y1 <= page.y1 for b in boxes)
 
 
 @pytest.mark.parametrize("tables", [1, 3])
@@ -28,9 +31,28 @@ def test_legends_fit(tables):
     values = {method: np.array([0.5, 0.6]) for method in LABELS}
     scores = {name: dict.fromkeys(("official", "repeated", "published"), values) for name in names}
     tasks, titles = dict.fromkeys(names, "classification"), {name: name for name in names}
-    assert _inside(draw_scores(scores, tasks, titles, LABELS))
+    figure = draw_scores(scores, tasks, titles, LABELS)
+    assert _inside(figure, figure.legends)
     bins = (np.array([0.2, 0.8]), np.array([0.1, 0.9]), np.array([50, 50]))
-    assert _inside(draw_calibration(dict.fromkeys(names, dict.fromkeys(LABELS, bins)), LABELS))
+    figure = draw_calibration(dict.fromkeys(names, dict.fromkeys(LABELS, bins)), LABELS)
+    assert _inside(figure, [axes.get_legend() for axes in figure.axes])
+
+
+def test_bars_are_medians_and_a_method_without_published_runs_says_so():
+    seeds = {"mlp": np.array([0.5, 0.6, 0.1])}
+    table = {"official": seeds | {"package_default": np.array([0.4])}, "published": seeds}
+    figure = draw_scores({"t": table}, {"t": "classification"}, {"t": "T"}, LABELS)
+    bars = [line.get_xdata() for line in figure.axes[0].lines if line.get_color() == "black"]
+    np.testing.assert_allclose(bars, [[40, 40], [50, 50], [50, 50]])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["not in the published scripts"]
+
+
+def test_calibration_is_the_difference_and_its_weighted_mean():
+    bins = (np.array([0.2, 0.8, 0.9]), np.array([0.1, 0.85, 0.0]), np.array([60, 39, 1]))
+    axes = draw_calibration({"t": {"mlp": bins}}, LABELS).axes[0]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [-10, 5])  # one row is no bin
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["Unconstrained network: 8.8 %"]
+    np.testing.assert_allclose(axes.collections[0].get_sizes(), [120, 78])
 
 
 def test_nothing_to_draw_is_said():
