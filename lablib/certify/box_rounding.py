@@ -10,6 +10,7 @@ from lablib.certify.chain import check_inputs, known_layers
 from lablib.certify.intervals import Box, prepare, through
 from lablib.certify.rules import RULES
 from lablib.certify.skips import Skip
+from lablib.certify.slopes import Ends, box_of, input_shape
 from lablib.layers.intact import plain_class
 from lablib.layers.sequential import ConvexResidual
 
@@ -38,7 +39,9 @@ def bound_box_error(network: nn.Module, lower: Tensor, upper: Tensor) -> Tensor:
         return _chain(layers, (lower, upper), error) * _EVALUATION
 
 
-def bound_step_back(network: nn.Module, lower: Tensor, upper: Tensor) -> np.ndarray:
+def bound_step_back(
+    network: nn.Module, lower: Ends, upper: Ends, *, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Return by how much computed outputs may move against a direction that the exact function keeps.
 
     Let f_o be increasing in an input (``certify_slopes(network).low >= 0``). Computed values F of two points x
@@ -52,20 +55,23 @@ def bound_step_back(network: nn.Module, lower: Tensor, upper: Tensor) -> np.ndar
 
     Args:
         network: a chain of known layers in evaluation mode.
-        lower, upper: (...) one box, of one input's shape, in the network's dtype.
+        lower, upper: the box, numbers or arrays of one input's shape, rounded outward to the network's dtype.
+        shape: of one input, where neither the network nor the box tells.
 
     Returns:
         2 E (O,) float64.
 
     Raises:
-        ValueError: as :func:`bound_box_error`.
+        ValueError: as :func:`bound_box_error`, and for a box that is not finite.
     """
-    if not all(isinstance(end, Tensor) and end.dim() for end in (lower, upper)):
-        raise ValueError("lower and upper are tensors of one input's shape; make them with torch.full")
-    check_inputs(network, lower[None], upper[None])
+    sizes = input_shape(known_layers(network), lower, upper, shape)
+    box = box_of(network, lower, upper, sizes)
+    if not bool(box[0].isfinite().all()):
+        raise ValueError("rounding grows with the size of the inputs; give a finite lower and upper")
+    check_inputs(network, *box)
     with torch.no_grad():
-        network(lower[None])  # says what is wrong with the shape
-    error = bound_box_error(network, lower[None], upper[None])
+        network(box[0])  # says what is wrong with the shape
+    error = bound_box_error(network, *box)
     return 2.0 * error[0].flatten().cpu().numpy()
 
 

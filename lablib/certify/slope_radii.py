@@ -40,7 +40,7 @@ def bound_radius_slopes(
     x: Tensor,
     labels: Tensor | None = None,
     norm: str = "l1",
-    threshold: float = 0.0,
+    threshold: float | None = None,
     *,
     local: bool = True,
 ) -> np.ndarray:
@@ -53,7 +53,8 @@ def bound_radius_slopes(
         x: (B, I) in the model's dtype.
         labels: (B,), booleans, 0/1 or -1/+1 for one output, integers for several. Default: what the model decides.
         norm: of the radius, "l1" or "linf".
-        threshold: for one output, in its units; of a sigmoid or softplus, one that it can take.
+        threshold: for one output, in its units; of a sigmoid or softplus, one that it can take. None: 1/2 behind a
+            sigmoid, 0 otherwise.
         local: use the slopes within the ball where they give a larger radius (some ten passes more).
 
     Returns:
@@ -74,6 +75,9 @@ def bound_radius_slopes(
         outputs = check_logits(run(model, x))
         if not outputs.isfinite().all():
             raise ValueError("outputs contain NaN or infinity; look for weights or inputs that made them")
+        if threshold is None:
+            ends_in_sigmoid = bool(layers) and plain_class(layers[-1]) is nn.Sigmoid
+            threshold = 0.5 if ends_in_sigmoid and outputs.shape[1] == 1 else 0.0
         decision = _Decision(*_without_head(layers, outputs.shape[1], threshold), norm)
         chosen = _chosen(outputs, labels, threshold)
         radii = [

@@ -10,6 +10,7 @@ slopes. Within a box the path stays in the box.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from lablib.certify.intervals import through
 from lablib.certify.rules import LINEAR, run
 from lablib.certify.skips import Skip
 from lablib.certify.slope_rules import Box, slopes_through, whole_space
+from lablib.layers.base import layer_name
 from lablib.layers.intact import plain_class
 from lablib.layers.sequential import ConvexResidual
 from lablib.ops.rounding import EPS64
@@ -83,7 +85,8 @@ def certify_slopes(
     check_gradual_underflow()
     with torch.no_grad(), parametrize.cached():
         sizes = input_shape(layers, lower, upper, shape)
-        box = _box(model, lower, upper, sizes)
+        box = box_of(model, lower, upper, sizes)
+        _check_finite(layers)
         state = slopes_of_chain(layers, box)
     low, high = (end.reshape(-1, *end.shape[-2:])[0].cpu().numpy() + 0.0 for end in (state.low, state.high))
     return Slopes(low, high)
@@ -116,6 +119,16 @@ def before_last_linear(layers: list[nn.Module], box: Box) -> tuple[SlopeState, T
         weight = torch.cat([last.inner[-1].weight.double(), last.added.double()], 1)
         return _checked(inner.beside(state)), weight
     return slopes_of_chain(layers, box), None
+
+
+def _check_finite(layers: list[nn.Module]) -> None:
+    """Biases too, on which slopes do not depend: a function that is NaN everywhere has none."""
+    for layer in layers:
+        for name, weight in itertools.chain(layer.named_parameters(), layer.named_buffers()):
+            if weight.is_floating_point() and not bool(weight.isfinite().all()):
+                raise ValueError(
+                    f"{name} of {layer_name(layer)} is not finite (NaN or infinity); look for the step that made it"
+                )
 
 
 def _checked(state: SlopeState) -> SlopeState:
@@ -160,7 +173,12 @@ def input_shape(
     )
 
 
-def _box(model: nn.Module, lower: Ends, upper: Ends, shape: tuple[int, ...]) -> Box:
+def box_of(model: nn.Module, lower: Ends, upper: Ends, shape: tuple[int, ...]) -> Box:
+    """Return the box (1, *shape) in the dtype of ``model``, rounded outward; everything if a side is infinite.
+
+    Raises:
+        ValueError: for ends that are no numbers, of another shape, or NaN, or that enclose nothing.
+    """
     like = next(
         (t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(())
     )

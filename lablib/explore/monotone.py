@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lablib.explore.controls import hints, picker, rows, slider, wide
-from lablib.plots.slope_bands import DIRECTION_COLOURS, Path, band, folded, sticks
+from lablib.plots.slope_bands import DIRECTION_COLOURS, PROMISES, Path, around, band, folded, padded, sticks
 from lablib.plots.theme import BLUE, GREY, plotly_template
 
 REDRAW_SECONDS = 0.4
@@ -42,7 +42,13 @@ class MonotoneExplorer:
         names = list(tables)
         self.table = picker("table", names, names[0], "the rows to learn from")
         self.lipschitz = slider(
-            "λ", 1.0, 0.25, 8.0, 0.25, "largest slope of the network without its residual"
+            "λ",
+            1.0,
+            0.25,
+            8.0,
+            0.25,
+            "largest slope before the residual is added, per spread of a feature: in spreads of a number to "
+            "predict, in units of the logit for yes or no",
         )
         self.steps = slider("steps", steps, 25, 400, 25, "training steps")
         self.seed = slider("seed", 0, 0, 20, 1, "draws other weights and holds other rows out")
@@ -144,7 +150,15 @@ class MonotoneExplorer:
             tickvals=list(range(len(names))), ticktext=[folded(name).replace("\n", "<br>") for name in names]
         )
         self.figure.layout.yaxis3.range = (len(names) - 0.5, -0.5)
-        self.figure.layout.xaxis.title.text = self.figure.layout.xaxis2.title.text = names[feature]
+        layout = self.figure.layout
+        for axis in (layout.xaxis, layout.xaxis2):
+            axis.update(ticks_of(made.rows.x[:, feature]))
+            axis.title.text = names[feature]
+        layout.yaxis2.range = around(seen.low, seen.high, [0.0])
+        layout.xaxis3.range = padded(low, high)
+        unit = "logit" if made.rows.classes else "score"  # names of targets may be too long
+        layout.yaxis.title.text = unit
+        layout.yaxis2.title.text = layout.xaxis3.title.text = f"{unit} per spread"
         self.readout.value = self._words(low, high)
 
     def _words(self, low: np.ndarray, high: np.ndarray) -> str:
@@ -174,6 +188,14 @@ def put_paths(figure: go.FigureWidget, paths: Sequence[Path]) -> None:
             trace.x, trace.y = (values if len(values) else [] for values in path)
 
 
+def ticks_of(column: np.ndarray) -> dict[str, Any]:
+    """Return where the axis of a feature has ticks: at its values if these are few whole numbers."""
+    values = np.unique(column)
+    if len(values) <= 6 and np.array_equal(values, np.round(values)):
+        return {"tickmode": "array", "tickvals": values.tolist()}
+    return {"tickmode": "auto", "tickvals": None}
+
+
 def _figure() -> go.Figure:
     titles = (
         "Score of some rows, and their mean",
@@ -184,21 +206,27 @@ def _figure() -> go.Figure:
         rows=1, cols=3, subplot_titles=titles, column_widths=[0.34, 0.33, 0.33], horizontal_spacing=0.11
     )
     thin = {"color": "rgba(110,110,110,0.35)", "width": 1}
-    figure.add_trace(go.Scatter(mode="lines", line=thin, hoverinfo="skip"), row=1, col=1)
     bold = {"color": BLUE, "width": 3}
-    figure.add_trace(go.Scatter(mode="lines", line=bold, hoverinfo="skip"), row=1, col=1)
+    for name, line in {"one row": thin, "mean of the rows": bold}.items():
+        figure.add_trace(go.Scatter(mode="lines", line=line, name=name, hoverinfo="skip"), row=1, col=1)
     area = {"fill": "toself", "fillcolor": "rgba(0,114,178,0.18)", "line": {"width": 0}, "hoverinfo": "skip"}
-    figure.add_trace(go.Scatter(mode="lines", **area), row=1, col=2)
-    figure.add_trace(go.Scatter(mode="lines", line=bold, hoverinfo="skip"), row=1, col=2)
-    for colour in DIRECTION_COLOURS.values():
-        figure.add_trace(go.Scatter(mode="lines", line={"color": colour, "width": 9}), row=1, col=3)
+    figure.add_trace(go.Scatter(mode="lines", name="proven in the table's range", **area), row=1, col=2)
+    slope = {"line": bold, "hoverinfo": "skip", "showlegend": False}
+    figure.add_trace(go.Scatter(mode="lines", **slope), row=1, col=2)
+    for wish, colour in DIRECTION_COLOURS.items():
+        line = {"color": colour, "width": 9}
+        figure.add_trace(
+            go.Scatter(mode="lines", line=line, name=f"all inputs: {PROMISES[wish]}"), row=1, col=3
+        )
     zero = {"color": GREY, "dash": "dot"}
     figure.add_hline(y=0, line=zero, row=1, col=2)
     figure.add_vline(x=0, line=zero, row=1, col=3)
-    figure.update_xaxes(title_standoff=4)
     figure.update_xaxes(title="slope per spread", row=1, col=3)
+    figure.update_xaxes(title_standoff=4)
     figure.update_yaxes(title="score", row=1, col=1)
     figure.update_yaxes(title="slope per spread", row=1, col=2)
-    figure.update_layout(template=plotly_template(), width=1000, height=360, showlegend=False)
-    figure.update_layout(margin={"l": 55, "r": 15, "t": 40, "b": 50})
+    figure.update_yaxes(zeroline=False, row=1, col=3)  # the first feature is no zero
+    figure.update_layout(template=plotly_template(), width=1000, height=390)
+    figure.update_layout(legend={"orientation": "h", "x": 0.0, "y": -0.22, "font": {"size": 12}})
+    figure.update_layout(margin={"l": 55, "r": 15, "t": 40, "b": 80})
     return figure.update_annotations(font_size=14)

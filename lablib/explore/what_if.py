@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lablib.explore.controls import hints, picker, rows, slider, watch, wide
-from lablib.explore.monotone import put_paths
-from lablib.plots.slope_bands import DIRECTION_COLOURS, PROMISES, area, folded, sticks
+from lablib.explore.monotone import put_paths, ticks_of
+from lablib.plots.slope_bands import DIRECTION_COLOURS, PROMISES, area, around, folded, padded, sticks
 from lablib.plots.theme import BLUE, GREY, RED, plotly_template
 
 MARKS = {1: "↑", -1: "↓", 0: ""}
@@ -92,10 +92,9 @@ class WhatIfExplorer:
 
     def _draw(self, made: Any) -> None:
         view, feature, names = self.view, self.shown.value, list(made.rows.features)
-        moved = self.x + self.reach.value * np.diag(made.scale)
-        change = made.predict(moved) - view.score
         ends = [view.edges[0], view.edges[-1]]
         paths = [
+            area(view.edges, *view.cone),
             area(view.edges, view.floor, view.roof),
             (view.edges, view.curve),
             (ends, [made.threshold] * 2),
@@ -103,9 +102,13 @@ class WhatIfExplorer:
         paths.append(([self.x[feature]], [view.score]))
         for wish in DIRECTION_COLOURS:
             paths.append(sticks(np.flatnonzero(made.directions == wish), *view.raised))
-        paths.append((change, np.arange(len(names))))
+        paths.append((view.measured, np.arange(len(names))))
         put_paths(self.figure, paths)
+        self.figure.layout.xaxis.update(ticks_of(made.rows.x[:, feature]))
         self.figure.layout.xaxis.title.text = names[feature]
+        shown = around(view.curve, view.floor, view.roof, [made.threshold])
+        self.figure.layout.yaxis.range = shown  # the cone of all inputs may leave the panel
+        self.figure.layout.xaxis2.range = padded(view.raised, view.measured)
         self.figure.layout.yaxis.title.text = (
             f"logit of {made.rows.target}" if made.rows.classes else made.rows.target
         )
@@ -158,8 +161,13 @@ def _figure() -> go.Figure:
     figure = make_subplots(
         rows=1, cols=2, subplot_titles=titles, column_widths=[0.5, 0.5], horizontal_spacing=0.14
     )
-    shade = {"fill": "toself", "fillcolor": "rgba(0,114,178,0.18)", "line": {"width": 0}, "hoverinfo": "skip"}
-    figure.add_trace(go.Scatter(mode="lines", showlegend=False, **shade), row=1, col=1)
+    shades = {
+        "proven, slopes of all inputs": "rgba(86,180,233,0.2)",
+        "proven, slopes along this line": "rgba(0,114,178,0.35)",
+    }
+    for name, colour in shades.items():
+        shade = {"fill": "toself", "fillcolor": colour, "line": {"width": 0}, "hoverinfo": "skip"}
+        figure.add_trace(go.Scatter(mode="lines", name=name, **shade), row=1, col=1)
     parts = (
         {"mode": "lines", "line": {"color": BLUE, "width": 3}},
         {"mode": "lines", "line": {"color": GREY, "dash": "dash"}},
@@ -171,10 +179,12 @@ def _figure() -> go.Figure:
         line = {"color": colour, "width": 9}
         figure.add_trace(go.Scatter(mode="lines", line=line, name=PROMISES[wish]), row=1, col=2)
     dots = {"color": "black", "size": 7}
-    figure.add_trace(go.Scatter(mode="markers", marker=dots, name="measured"), row=1, col=2)
+    figure.add_trace(go.Scatter(mode="markers", marker=dots, name="what does happen"), row=1, col=2)
     figure.add_vline(x=0, line={"color": GREY, "dash": "dot"}, row=1, col=2)
-    figure.update_xaxes(title="proven change of the score", title_standoff=4, row=1, col=2)
+    figure.update_xaxes(title="proven change of the score", row=1, col=2)
+    figure.update_xaxes(title_standoff=4)
+    figure.update_yaxes(zeroline=False, row=1, col=2)  # the first feature is no zero
     figure.update_layout(template=plotly_template(), width=1000, height=400)
-    figure.update_layout(legend={"orientation": "h", "x": 0.5, "y": -0.16, "font": {"size": 12}})
-    figure.update_layout(margin={"l": 55, "r": 15, "t": 40, "b": 70})
+    figure.update_layout(legend={"orientation": "h", "x": 0.0, "y": -0.2, "font": {"size": 12}})
+    figure.update_layout(margin={"l": 55, "r": 15, "t": 40, "b": 80})
     return figure.update_annotations(font_size=14)

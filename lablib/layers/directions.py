@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lablib.layers.base import layer_name
+from lablib.layers.base import Fixed, layer_name
 
 
 def checked_directions(directions: Sequence | Tensor | None, outputs: int, inputs: int) -> Tensor:
@@ -37,6 +37,56 @@ def as_numbers(directions: Sequence | Tensor) -> Tensor:
         return torch.as_tensor(directions)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"directions are numbers +1, 0 or -1, got {directions!r}") from error
+
+
+class Directions(nn.Module):
+    """Base of modules with a buffer ``directions``: +1, 0, -1 as they were given at construction, and no others."""
+
+    signs = Fixed()
+    # the buffer last compared, and its version: away from the CPU reading numbers waits for the device
+    _seen: tuple[Tensor, int | None] | None = None
+
+    def _keep_directions(self, signs: Tensor, like: Tensor) -> None:
+        self.signs = tuple(tuple(int(sign) for sign in row) for row in signs.tolist())
+        self.register_buffer("directions", signs.to(like), persistent=False)
+
+    def check_directions(self) -> None:
+        """Raise ValueError if the numbers in ``directions`` are no longer those given at construction."""
+        own = self.directions
+        if own.is_meta or type(own) is not Tensor or torch.jit.is_tracing():
+            return  # no numbers to look at
+        if torch._C._functorch.is_functorch_wrapped_tensor(own):
+            return
+        version = None if own.is_inference() else own._version
+        before, then = self._seen or (None, None)
+        if own is before and version == then:
+            return
+        if own.tolist() != [list(row) for row in self.signs]:
+            raise ValueError(
+                f"directions of {layer_name(self)} were changed after it was made; make a new one with the "
+                "directions you want"
+            )
+        if own.device.type != "cpu":
+            self._seen = own, version
+
+    def _restore_directions(self, state_dict: dict[str, Tensor], prefix: str, assign: bool) -> None:
+        """Set ``directions`` as given, where ``assign`` in the dtype and on the device of the weights to come."""
+        weight = next((name for name, p in self.named_parameters() if p.is_floating_point()), None)
+        like = state_dict.get(f"{prefix}{weight}")
+        given = torch.tensor(self.signs)
+        like = like if assign and isinstance(like, Tensor) else self.directions
+        if like is self.directions and like.shape == given.shape:
+            like.copy_(given)  # in place, as torch loads weights
+        else:
+            self.directions = given.to(like)
+
+    def _written_directions(self) -> str:
+        """Return '+0-' for one output or where all agree, else one such word per output."""
+        rows = ["".join("-0+"[sign + 1] for sign in row) for row in self.signs]
+        words = [row if len(row) <= 40 else f"{row[:37]}..." for row in rows[:4]]
+        if len(set(rows)) == 1:
+            return repr(words[0])
+        return f"({', '.join(map(repr, words))}{', ...' if len(rows) > 4 else ''})"
 
 
 def check_saved_directions(module: nn.Module, state_dict: dict[str, Tensor], key: str, own: Tensor) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lablib.layers.base import check_channels
+from lablib.layers.monotone_checks import check_dtype
 
 
 class FrozenMonotone(nn.Module):
@@ -30,6 +31,7 @@ class FrozenMonotone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (..., O)."""
         check_channels(x, self.skip.in_features, -1, self)
+        check_dtype(x, self.skip.weight.dtype, self)
         return self.head(self.network(x) + self.skip(x))
 
 

@@ -8,11 +8,13 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from lablib.layers.base import Constraint, Fixed, constrain, layer_name
+from lablib.layers.base import Constraint, Fixed, constrain, exact, layer_name
 from lablib.layers.linear import _Linear
+from lablib.layers.monotone_checks import check_dtype, check_settings
 from lablib.ops.projections import KINDS, cap_norm, check_cap, check_kind
 
 SAVED_CAP = "lipschitz_const"  # the name in state dicts, here and in the package monotonicnetworks
+_SAVED_NORM = "norm"  # in torch's metadata of a state dict, so that its names stay those of that package
 
 
 class CapNorm(Constraint):
@@ -45,7 +47,8 @@ class LipschitzLinear(_Linear):
 
     The free weights are ``parametrizations.weight.original``, the cap is saved beside them as
     ``lipschitz_const``. Loading a state of another cap is refused: with these weights the function would be another
-    one.
+    one. So is one of another ``kind`` or ``vectorwise``, as long as the state keeps torch's metadata (``dict(state)``
+    loses it).
 
     Args:
         kind: the norm; there is no default, since none is right for every place.
@@ -67,13 +70,20 @@ class LipschitzLinear(_Linear):
         out_features: int,
         bias: bool = True,
         *,
-        kind: str,
+        kind: str | None = None,
         lipschitz_const: float = 1.0,
         vectorwise: bool = True,
         **kwargs,
     ):
+        _check_told(kind)
         super().__init__(in_features, out_features, bias, **kwargs)
         _cap(self, kind, lipschitz_const, vectorwise)
+
+    @exact
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., I) -> x W^T + b (..., O)."""
+        check_dtype(x, next(self.parameters()).dtype, self)
+        return super().forward(x)
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -104,24 +114,43 @@ class LipschitzLinear(_Linear):
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + SAVED_CAP] = torch.tensor(self.lipschitz_const, dtype=torch.float64)
+        metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
+        if metadata is not None:
+            metadata[_SAVED_NORM] = self._norm_settings()
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        check_settings(self, local_metadata.get(_SAVED_NORM, {}), self._norm_settings())
         check_saved_cap(self, self.lipschitz_const, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def _norm_settings(self) -> dict[str, str | bool]:
+        return {"kind": self.kind, "vectorwise": self.vectorwise}
 
 
 def direct_norm(
-    layer: nn.Linear, kind: str, *, max_norm: float = 1.0, vectorwise: bool = True
+    layer: nn.Linear,
+    kind: str | None = None,
+    *,
+    max_norm: float = 1.0,
+    vectorwise: bool = True,
+    always_norm: bool = False,
+    parameter_name: str = "weight",
 ) -> LipschitzLinear:
     """Cap the norm of the weight of ``layer``, in place, and return it: it is a :class:`LipschitzLinear` from now on.
 
     As torch's own parametrizations do, this changes the class of the object, so that the cap is saved with it.
-    Weights are never scaled up (no ``always_norm``).
+    Weights are never scaled up, and only ``weight`` is capped: of ``always_norm`` and ``parameter_name`` in
+    monotonicnetworks, the defaults are taken.
 
     Raises:
-        ValueError: for anything but an ``nn.Linear`` (exactly, without hooks or parametrizations), an unknown
-            kind, or a cap that is not a positive number.
+        ValueError: for anything but an ``nn.Linear`` (exactly, without hooks or parametrizations), no or an unknown
+            kind, a cap that is not a positive number, ``always_norm``, or another parameter.
     """
+    if always_norm or parameter_name != "weight":
+        raise ValueError(
+            "direct_norm never scales weights up and caps the weight alone; leave out always_norm and parameter_name"
+        )
+    _check_told(kind)
     if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
         raise ValueError(
             f"direct_norm caps an nn.Linear as torch made it, got {layer_name(layer)}; apply it before anything else"
@@ -131,6 +160,13 @@ def direct_norm(
     layer.__class__ = LipschitzLinear
     _cap(layer, kind, max_norm, vectorwise)
     return layer
+
+
+def _check_told(kind: str | None) -> None:
+    if kind is None:
+        raise ValueError(
+            "choose the kind of norm: kind='one-inf' for the first layer, kind='inf' for those after"
+        )
 
 
 def _cap(layer: LipschitzLinear, kind: str, cap: float, vectorwise: bool) -> None:

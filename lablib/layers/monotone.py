@@ -20,12 +20,18 @@ from torch.nn.utils import parametrize
 
 from lablib.layers.activations import GroupSort
 from lablib.layers.base import Fixed, check_channels, exact, layer_name
-from lablib.layers.directions import check_saved_directions, checked_directions
+from lablib.layers.directions import Directions, check_saved_directions, checked_directions
 from lablib.layers.frozen import FrozenMonotone
 from lablib.layers.intact import check_constrained, check_intact, plain_class
 from lablib.layers.lipschitz_linear import SAVED_CAP, LipschitzLinear, check_saved_cap
-from lablib.layers.partials import check_kinds
-from lablib.ops.projections import check_cap, check_kind
+from lablib.layers.monotone_checks import (
+    SAVED_SETTINGS,
+    check_dtype,
+    check_saved_settings,
+    settings_tensor,
+)
+from lablib.layers.monotone_options import checked_kinds, checked_widths
+from lablib.ops.projections import check_cap
 from lablib.ops.slopes import (
     add_slopes,
     intersect_slopes,
@@ -40,7 +46,6 @@ RESIDUALS = ("certified", "lipschitz")
 # they are computed (they lose about 2^-52 per unit of width and layer).
 _SLACK = 2.0**-40
 _EXCHANGED = "; make a new MonotoneNetwork, or a MonotonicWrapper around a network of your own"
-_REST = {"one": "one", "inf": "inf", "two": "two", "one-inf": "inf", "two-inf": "inf"}
 
 
 def _softplus(y: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ def _identity(y: Tensor) -> Tensor:
 HEADS = {None: _identity, "sigmoid": torch.sigmoid, "softplus": _softplus}
 
 
-class MonotoneNetwork(nn.Module):
+class MonotoneNetwork(Directions):
     r"""x (..., I) -> (..., O), monotone in the inputs that ``directions`` names, for all weights.
 
         f = head(g(x) + sum_i s_oi r_oi x_i),    g = W_L sort W_{L-1} ... sort W_1 x with biases,
@@ -67,7 +72,8 @@ class MonotoneNetwork(nn.Module):
 
     Statements are about the real function that the stored weights define. Evaluated in floating point, two close
     points may come out the wrong way round by the rounding of the outputs. The parts of ``network`` are read rather
-    than called, so that each weight is constrained once; forward hooks on them do not run.
+    than called, so that each weight is constrained once; forward hooks on them do not run. Directions, lambda and the
+    options below are saved with the weights, and a state of others is refused: it would be another function.
 
     Args:
         in_features, out_features: I and O.
@@ -121,8 +127,8 @@ class MonotoneNetwork(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        widths = _checked_widths(in_features, hidden, out_features, group_size)
-        kinds = _checked_kinds(kind, len(widths) - 1)
+        widths = checked_widths(in_features, hidden, out_features, group_size)
+        kinds = checked_kinds(kind, len(widths) - 1)
         if residual not in RESIDUALS:
             raise ValueError(f"residual is one of {', '.join(RESIDUALS)}, got {residual!r}")
         if head is not None and (not isinstance(head, str) or head not in HEADS):
@@ -140,14 +146,14 @@ class MonotoneNetwork(nn.Module):
                 )
             )
         self.network = nn.Sequential(*layers)
-        signs = checked_directions(directions, out_features, in_features)
-        self.register_buffer("directions", signs.to(layers[0].bias), persistent=False)
+        self._keep_directions(checked_directions(directions, out_features, in_features), layers[0].bias)
 
     @exact
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (..., O)."""
         check_channels(x, self.in_features, -1, self)
         weights = self._weights()
+        check_dtype(x, weights[0].dtype, self)
         y = x
         for place, (layer, weight) in enumerate(zip(self.network[::2], weights)):
             y = F.linear(
@@ -191,7 +197,8 @@ class MonotoneNetwork(nn.Module):
         return [layer.weight for layer in self.network[::2]]
 
     def _check_parts(self) -> None:
-        """Raise ValueError unless the parts are those that the caps were derived for: r is enough for no others."""
+        """Raise ValueError unless directions and parts are those made at first: r is enough for no others."""
+        self.check_directions()
         if len(self.network) != 2 * len(self._linear) - 1:
             raise ValueError(f"the network has {len(self.network)} parts{_EXCHANGED}")
         for place, layer in enumerate(self.network):
@@ -241,16 +248,28 @@ class MonotoneNetwork(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + SAVED_CAP] = torch.tensor(self.lipschitz, dtype=torch.float64)
         destination[prefix + "directions"] = self.directions.detach().clone()
+        destination[prefix + SAVED_SETTINGS] = settings_tensor(self._settings())
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        check_saved_settings(self, state_dict, prefix, self._settings())
         check_saved_cap(self, self.lipschitz, state_dict, prefix)
-        check_saved_directions(self, state_dict, prefix + "directions", self.directions)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        check_saved_directions(self, state_dict, prefix + "directions", torch.tensor(self.signs))
+        self._restore_directions(state_dict, prefix, local_metadata.get("assign_to_params_buffers", False))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def _settings(self) -> dict:
+        """What the weights alone do not tell of the function; saved with them, compared when they are loaded."""
+        return {
+            "kind": [kind for kind, _ in self._linear],
+            "group_size": [sort.size for sort in self.network[1::2]],
+            "residual": self.residual_kind,
+            "head": self.head,
+        }
 
     def extra_repr(self) -> str:
         return (
             f"{self.in_features}, {self.out_features}, lipschitz={self.lipschitz:g}, "
-            f"residual={self.residual_kind!r}, head={self.head!r}"
+            f"residual={self.residual_kind!r}, head={self.head!r}, directions={self._written_directions()}"
         )
 
 
@@ -273,30 +292,3 @@ def round_up(value: Tensor, dtype: torch.dtype) -> Tensor:
 def _overridden(kind: type, name: str) -> bool:
     own = vars(MonotoneNetwork)[name]
     return callable(own) and name not in ("__init__", "extra_repr") and getattr(kind, name) is not own
-
-
-def _checked_widths(inputs: int, hidden: Sequence[int], outputs: int, group_size: int) -> list[int]:
-    for name, width in (("in_features", inputs), ("out_features", outputs)):
-        if not isinstance(width, int) or width < 1:
-            raise ValueError(f"{name} is an integer of at least 1, got {width!r}")
-    if not isinstance(hidden, Sequence) or not all(isinstance(w, int) and w >= 1 for w in hidden):
-        raise ValueError(f"hidden is a sequence of widths such as (16, 16), got {hidden!r}")
-    if not isinstance(group_size, int) or group_size < 2:
-        raise ValueError(f"group_size is at least 2 (a group of one is not sorted), got {group_size!r}")
-    odd = [width for width in hidden if width % group_size]
-    if odd:
-        raise ValueError(f"group_size {group_size} does not divide the width {odd[0]}; choose one that does")
-    return [inputs, *hidden, outputs]
-
-
-def _checked_kinds(kind: str | Sequence[str], depth: int) -> list[str]:
-    if isinstance(kind, str):
-        check_kind(kind)
-        return [kind] + [_REST[kind]] * (depth - 1)
-    if not isinstance(kind, Sequence):
-        raise ValueError(f"kind is a name such as 'one-inf', or one name per linear layer, got {kind!r}")
-    kinds = [check_kind(one) for one in kind]
-    if len(kinds) != depth:
-        raise ValueError(f"{depth} linear layers need one kind or {depth} kinds, got {len(kinds)}")
-    check_kinds(kinds)
-    return kinds

@@ -10,16 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lablib.layers.base import Fixed, check_channels, exact, layer_name
-from lablib.layers.directions import as_numbers, check_saved_directions, checked_directions
+from lablib.layers.directions import Directions, as_numbers, check_saved_directions, checked_directions
+from lablib.layers.intact import is_chain
 from lablib.layers.lipschitz_linear import SAVED_CAP, check_saved_cap
 from lablib.layers.monotone import round_up
+from lablib.layers.monotone_checks import check_dtype
 from lablib.layers.partials import bound_partials
 from lablib.ops.projections import check_cap
 
 _SAVED_DIRECTIONS = "monotonic_constraints"
 
 
-class MonotonicWrapper(nn.Module):
+class MonotonicWrapper(Directions):
     """f_o(x) = nn_o(x) + lambda sum_i s_oi x_i: monotone where every |slope| of ``nn`` is at most lambda.
 
     That bound must follow from what the layers of ``lipschitz_module`` state (:func:`~lablib.layers.bound_partials`):
@@ -68,7 +70,7 @@ class MonotonicWrapper(nn.Module):
         self._proven = tuple(self.nn.modules())
         signs = _rows(monotonic_constraints, lipschitz_module)
         like = next((p for p in lipschitz_module.parameters() if p.is_floating_point()), torch.empty(0))
-        self.register_buffer("directions", signs.to(like), persistent=False)
+        self._keep_directions(signs, like)
 
     def _proven_constant(self) -> float:
         """What bounds the slopes of ``nn``: lambda, or barely more where a product of roots was rounded up."""
@@ -100,6 +102,7 @@ class MonotonicWrapper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (..., O)."""
         check_channels(x, self.directions.shape[1], -1, self)
+        check_dtype(x, self.directions.dtype, self)
         rows = x.reshape(-1, x.shape[-1])
         y = self.nn(rows)
         added = F.linear(rows, self.directions * self.residual())
@@ -114,8 +117,11 @@ class MonotonicWrapper(nn.Module):
         """Return r, of the shape and dtype of ``directions``: lambda, or 0 for free inputs.
 
         Raises:
-            ValueError: if parts of the module were exchanged for others that r is not enough for.
+            ValueError: if parts of the module were exchanged for others that r is not enough for, or directions
+                were changed.
         """
+        if not torch.compiler.is_compiling():
+            self.check_directions()
         if not self.assume_lipschitz and not torch.compiler.is_compiling():
             parts = tuple(self.nn.modules())
             if len(parts) != len(self._proven) or any(a is not b for a, b in zip(parts, self._proven)):
@@ -132,13 +138,14 @@ class MonotonicWrapper(nn.Module):
         destination[prefix + SAVED_CAP] = torch.tensor(self.lipschitz, dtype=torch.float64)
         destination[prefix + _SAVED_DIRECTIONS] = self.directions.detach().T.clone()
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         check_saved_cap(self, self.lipschitz, state_dict, prefix)
-        check_saved_directions(self, state_dict, prefix + _SAVED_DIRECTIONS, self.directions.T)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        check_saved_directions(self, state_dict, prefix + _SAVED_DIRECTIONS, torch.tensor(self.signs).T)
+        self._restore_directions(state_dict, prefix, local_metadata.get("assign_to_params_buffers", False))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def extra_repr(self) -> str:
-        return f"lipschitz_const={self.lipschitz:g}"
+        return f"lipschitz_const={self.lipschitz:g}, monotonic_constraints={self._written_directions()}"
 
 
 def _rows(constraints: Sequence | Tensor | None, module: nn.Module) -> Tensor:
@@ -154,4 +161,18 @@ def _rows(constraints: Sequence | Tensor | None, module: nn.Module) -> Tensor:
     if given.dim() not in (1, 2):
         raise ValueError(f"monotonic_constraints have shape (I,) or (I, O), got {tuple(given.shape)}")
     rows = given[None] if given.dim() == 1 else given.T
+    inputs = _inputs(module)
+    if inputs not in (None, rows.shape[1]):
+        raise ValueError(
+            f"{layer_name(module)} takes {inputs} inputs, and monotonic_constraints are for {rows.shape[1]}; "
+            "give one per input"
+        )
     return checked_directions(rows, *rows.shape)
+
+
+def _inputs(module: nn.Module) -> int | None:
+    """How many inputs ``module`` says it takes: its first part may tell, later ones count something else."""
+    while is_chain(module) and len(module):
+        module = module[0]
+    size = getattr(module, "in_features", None)
+    return size if isinstance(size, int) and size > 0 else None

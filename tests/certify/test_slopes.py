@@ -385,7 +385,8 @@ def test_what_cannot_be_certified_is_refused():
         "does not tell the shape": lambda: certify_slopes(nn.Sequential(nn.ReLU()).eval()),
         "add nn.Flatten": lambda: certify_slopes(nn.Sequential(nn.Linear(4, 2)).eval(), shape=(2, 4)),
         "l1 and linf": lambda: bound_radius_slopes(network, x, norm="l2"),
-        "a Sigmoid is never": lambda: bound_radius_slopes(monotone(head="sigmoid"), x),
+        "a Sigmoid is never": lambda: bound_radius_slopes(monotone(head="sigmoid"), x, threshold=0.0),
+        "a StableSoftplus is never": lambda: bound_radius_slopes(monotone(head="softplus"), x),
         "threshold is for one": lambda: bound_radius_slopes(monotone(out_features=2), x, threshold=0.5),
         "finite number": lambda: bound_radius_slopes(network, x, threshold=math.nan),
         "expected, got shape": lambda: bound_radius_slopes(network, x, [1, 0]),
@@ -394,6 +395,27 @@ def test_what_cannot_be_certified_is_refused():
     for message, call in calls.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_hidden_biases_that_are_not_finite_are_refused():
+    network = monotone()
+    with torch.no_grad():
+        network.network[2].bias[1] = math.inf
+    with pytest.raises(ValueError, match=r"2\.bias of Skip is not finite"):
+        certify_slopes(network)
+
+
+def test_a_sigmoid_is_decided_at_one_half():
+    network, x = monotone(head="sigmoid"), torch.randn(6, 3)
+    assert np.array_equal(bound_radius_slopes(network, x), bound_radius_slopes(network, x, threshold=0.5))
+    assert bound_radius_slopes(network, x).all()
+
+
+def test_numbers_make_a_box_for_rounding():
+    network = monotone()
+    tensors = bound_step_back(network, torch.full((3,), -1.0), torch.full((3,), 2.0))
+    assert np.array_equal(tensors, bound_step_back(network, -1.0, 2.0))
+    assert np.array_equal(tensors, bound_step_back(network, [-1.0] * 3, np.full(3, 2.0)))
 
 
 def test_infinite_sides_mean_everywhere():
@@ -468,7 +490,10 @@ def test_outputs_and_thresholds_that_are_no_numbers():
         net[0].bias.fill_(torch.nan)
     with pytest.raises(ValueError, match="outputs contain NaN"):
         bound_radius_slopes(net, x)
-    with pytest.raises(ValueError, match="tensors of one input's shape"):
-        bound_step_back(net, 0.0, 1.0)
+    with pytest.raises(ValueError, match="bias of Linear is not finite"):
+        certify_slopes(net)
+    for end in (None, math.inf):
+        with pytest.raises(ValueError, match="give a finite lower and upper"):
+            bound_step_back(net, 0.0, end)
     with pytest.raises(ValueError, match="3 features"):
         bound_step_back(L.MonotoneNetwork(3, ()).eval(), torch.zeros(4), torch.ones(4))

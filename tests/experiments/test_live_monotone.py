@@ -66,6 +66,10 @@ def test_what_if_holds_for_sampled_changes(made):
     assert view.score == pytest.approx(float(made.predict(x)))
     assert (view.floor <= view.curve + 1e-9).all()
     assert (view.curve <= view.roof + 1e-9).all()
+    assert (view.cone[0] <= view.floor + 1e-9).all()  # slopes of all inputs allow more
+    assert (view.cone[1] >= view.roof - 1e-9).all()
+    assert (view.measured >= view.raised[0] - 1e-9).all()
+    assert (view.measured <= view.raised[1] + 1e-9).all()
     assert view.floor[np.searchsorted(view.edges, view.here)] == pytest.approx(view.score)
     moved = x + reach * made.scale * rng.uniform(-1, 1, (500, 2))
     assert (np.abs(made.predict(moved) - view.score) <= view.change + 1e-9).all()

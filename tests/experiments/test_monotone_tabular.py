@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lablib.data import load_table
+from lablib.data import MissingDataError, load_table
 from lablib.experiments import (
     monotone_tabular,
     tabular_honest,
@@ -214,6 +214,18 @@ def test_recipe_goes_on_where_it_stopped_and_draws(tmp_path, monkeypatch):
     assert "not fit for medical advice" in record["metrics"]["tables"]["diabetes"]["notes"]
     figures = monotone_tabular.draw(record)
     assert [len(figure.axes) for figure in figures.values()] == [2, 1]
+
+
+def test_absent_tables_point_to_the_size_that_needs_none(tmp_path, monkeypatch):
+    def absent(name):
+        raise MissingDataError(f"{name} is not there; put it there", "digits")
+
+    monkeypatch.setenv("LABLIB_FIGURES", str(tmp_path))
+    monkeypatch.setattr(monotone_tabular, "load_table", absent)
+    with pytest.raises(
+        MissingDataError, match=r"^compas is not there; put it there, or run with --mode quick"
+    ):
+        monotone_tabular.run(monotone_tabular.SIZES["standard"])
 
 
 def test_real_tables_reach_what_they_should_roughly():

@@ -143,7 +143,7 @@ def test_figures_are_drawn(record):
     figures = monotone_toys.draw(record)
     parts = ("log", "extrapolation", "outlier", "flower", "flower_scores", "gradients", "forced")
     assert set(figures) == {f"monotone_toys_{part}" for part in parts}
-    assert [len(figures[f"monotone_toys_{part}"].axes) for part in parts] == [10, 2, 4, 6, 3, 4, 2]
+    assert [len(figures[f"monotone_toys_{part}"].axes) for part in parts] == [10, 2, 4, 7, 3, 4, 2]
 
 
 def test_unconstrained_members_are_certified_too():

@@ -55,6 +55,25 @@ def test_the_figure_shows_curves_bands_and_intervals(explorer):
     assert np.allclose(rises.x[:2], (low[0], high[0]))
     assert np.allclose(free.x[:2], (low[1], high[1]))
     assert len(falls.x) == 0
+    assert [trace.name for trace in (rises, falls, free)] == [
+        "all inputs: must rise",
+        "all inputs: must fall",
+        "all inputs: free",
+    ]
+    left, right = explorer.figure.layout.xaxis3.range
+    assert left < min(low.min(), 0)
+    assert right > max(high.max(), 0)
+    bottom, top = explorer.figure.layout.yaxis2.range  # of the second feature, which is free
+    assert seen.low.min() - bottom == pytest.approx(top - seen.high.max())
+    assert top > seen.high.max()
+
+
+def test_few_whole_values_get_a_tick_each(explorer):
+    explorer.train()
+    explorer.shown.value = explorer.made.rows.features.index("sex")
+    assert list(explorer.figure.layout.xaxis.tickvals) == [1, 2]
+    explorer.shown.value = explorer.made.rows.features.index("bmi")
+    assert explorer.figure.layout.xaxis.tickmode == "auto"
 
 
 def test_nothing_left_is_told(explorer):

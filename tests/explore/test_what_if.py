@@ -50,9 +50,10 @@ def test_what_is_drawn_is_what_is_proven(explorer, models):
     explorer.model.value = "trigger"
     explorer.shown.value, explorer.reach.value = 2, 0.5
     made, view = models["trigger"], explorer.view
-    shade, curve, threshold, here, rises, falls, free, change = explorer.figure.data
+    cone, shade, curve, threshold, here, rises, falls, free, change = explorer.figure.data
     assert np.array_equal(curve.y, made.what_if(explorer.x, 2, 0.5).curve)
     assert np.array_equal(shade.y[: len(view.floor)], view.floor)
+    assert np.array_equal(cone.y[: len(view.floor)], view.cone[0])
     assert set(threshold.y) == {0.0}
     assert here.y[0] == view.score
     assert rises.x[0] == view.raised[0, 0] >= 0
@@ -60,6 +61,9 @@ def test_what_is_drawn_is_what_is_proven(explorer, models):
     assert len(falls.x) == 0
     assert (change.x >= view.raised[0] - 1e-9).all()
     assert (change.x <= view.raised[1] + 1e-9).all()
+    low, high = explorer.figure.layout.xaxis2.range
+    assert low < view.raised.min()
+    assert high > view.raised.max()  # no bar ends at the edge of the panel
 
 
 def test_words_give_the_probability_and_the_radii(explorer):

@@ -172,7 +172,7 @@ def test_linear_networks_and_groups():
         ({"kind": None}, "one name per linear layer"),
         ({"out_features": 0, "directions": None}, "out_features is an integer"),
     ],
-    ids=str,
+    ids=lambda value: str(value).split(" at 0x")[0],
 )
 def test_refusals(options, message):
     wanted = {"in_features": 3, "hidden": (8, 6), "directions": [1, 0, -1]} | options
@@ -236,7 +236,7 @@ def test_states_go_through_a_file_and_hold_the_cap():
         ({"directions": [[1, 0, 1], [-1, 1, 0]]}, "directions"),
         ({"directions": [1, 0, -1]}, "directions"),
     ],
-    ids=str,
+    ids=lambda value: str(value).split(" at 0x")[0],
 )
 def test_a_state_of_another_cap_or_direction_is_refused(change, message):
     options = {"in_features": 3, "hidden": (8, 6), "out_features": 2, "lipschitz": 2.0, "directions": MIXED}
@@ -245,6 +245,67 @@ def test_a_state_of_another_cap_or_direction_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         target.load_state_dict(network().state_dict())
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "inf"}, "kind"),
+        ({"kind": ("one-inf", "inf", "inf")}, None),
+        ({"residual": "lipschitz"}, "residual='certified'"),
+        ({"head": "sigmoid"}, "head=None"),
+    ],
+    ids=str,
+)
+def test_a_state_of_another_function_is_refused(change, message):
+    buffer = io.BytesIO()
+    torch.save(nn.Sequential(network()).state_dict(), buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    target = nn.Sequential(network(**change))
+    if message is None:
+        target.load_state_dict(state)
+        return
+    for form in (state, dict(state)):
+        with pytest.raises(ValueError, match=f"saved with {message}.*make a module with the same"):
+            target.load_state_dict(form)
+
+
+def test_a_state_of_another_group_size_is_refused():
+    four = L.MonotoneNetwork(3, (8,), group_size=4)
+    with pytest.raises(ValueError, match=r"group_size=\[4\], this one has \[2\]"):
+        L.MonotoneNetwork(3, (8,)).load_state_dict(four.state_dict())
+    for damage in (
+        torch.zeros(3, dtype=torch.uint8),
+        torch.tensor([52], dtype=torch.uint8),
+        "kind",
+        torch.ones(2),
+    ):
+        with pytest.raises(ValueError, match="damaged"):
+            four.load_state_dict(four.state_dict() | {"settings": damage})
+    state = four.state_dict()
+    del state["settings"]
+    four.load_state_dict(state)
+
+
+def test_assigned_states_bring_their_dtype_and_device():
+    fine, x = network().double(), torch.randn(4, 3).double()
+    for target in (network(), network(device="meta")):
+        target.load_state_dict(fine.state_dict(), assign=True)
+        assert torch.equal(target(x), fine(x))
+        assert target.directions.dtype == torch.float64
+    empty = network(device="meta").to_empty(device="cpu")
+    empty.load_state_dict(network().state_dict())
+    assert torch.equal(empty(x.float()), network()(x.float()))
+
+
+def test_inputs_of_another_dtype_are_said():
+    for made in (network(), network().frozen()):
+        for x in (torch.zeros(2, 3).double(), torch.zeros(2, 3, dtype=torch.long)):
+            with pytest.raises(
+                ValueError, match=f"x is in {x.dtype}, {type(made).__name__} in torch.float32; convert"
+            ):
+                made(x)
 
 
 def test_copies_and_pickles():

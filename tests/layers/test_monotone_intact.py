@@ -1,6 +1,7 @@
 """MonotoneNetwork taken apart: what changes are seen, and the same function as plain data."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -146,5 +147,45 @@ def test_plain_data_of_a_chain_and_of_a_sigmoid():
 
 def test_representation():
     assert repr(network()).startswith(
-        "MonotoneNetwork(\n  3, 2, lipschitz=2, residual='certified', head=None"
+        "MonotoneNetwork(\n  3, 2, lipschitz=2, residual='certified', head=None, directions=('+0-', '-+0')"
     )
+    assert "directions='+0-'" in repr(L.MonotoneNetwork(3, (), 2, directions=[1, 0, -1]))
+    assert f"directions='{'+' * 37}...'" in repr(L.MonotoneNetwork(41, (), 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.directions.fill_(-1),
+        lambda net: net.directions.mul_(0.5),
+        lambda net: net.directions.data.neg_(),
+        lambda net: setattr(net, "directions", torch.ones(1, 3)),
+    ],
+)
+def test_changed_directions_are_refused(change):
+    net = network().eval()
+    net(torch.zeros(1, 3))
+    change(net)
+    for use in (lambda: net(torch.zeros(1, 3)), net.slope_bounds, net.frozen, lambda: certify_slopes(net)):
+        with pytest.raises(ValueError, match="directions of MonotoneNetwork were changed"):
+            use()
+    net.load_state_dict(network().state_dict())  # makes them what they were
+    net(torch.zeros(1, 3))
+
+
+def test_directions_that_move_are_the_same():
+    for made in (
+        network().to(torch.bfloat16),
+        copy.deepcopy(network()).double(),
+        pickle.loads(pickle.dumps(network())),
+    ):
+        made(torch.zeros(1, 3, dtype=made.directions.dtype))
+    with torch.inference_mode():
+        net = network()
+    with torch.no_grad():
+        net(torch.zeros(1, 3))
+    nets = [network().double(), network().double()]
+    parameters, buffers = torch.func.stack_module_state(nets)
+    x = torch.randn(4, 3).double()
+    both = torch.vmap(lambda p, b: torch.func.functional_call(nets[0], (p, b), (x,)))(parameters, buffers)
+    assert torch.allclose(both[1], nets[1](x))

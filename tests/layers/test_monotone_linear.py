@@ -110,8 +110,29 @@ def test_refusals(options):
         L.LipschitzLinear(3, 3, **options)
     with pytest.raises(ValueError, match="at least one input"):
         L.LipschitzLinear(0, 3, kind="one")
-    with pytest.raises(TypeError, match="kind"):
-        L.LipschitzLinear(3, 3)
+    for make in (lambda: L.LipschitzLinear(3, 3), lambda: L.direct_norm(nn.Linear(3, 3), max_norm=2.0)):
+        with pytest.raises(ValueError, match="choose the kind of norm: kind='one-inf' for the first"):
+            make()
+    for option in ({"always_norm": True}, {"parameter_name": "bias"}):
+        with pytest.raises(ValueError, match="leave out always_norm and parameter_name"):
+            L.direct_norm(nn.Linear(3, 3), "one", **option)
+    assert L.direct_norm(nn.Linear(3, 3), "one", always_norm=False, parameter_name="weight").kind == "one"
+    with pytest.raises(ValueError, match=r"x is in torch.float64, LipschitzLinear in torch.float32"):
+        L.LipschitzLinear(3, 3, kind="one")(torch.zeros(2, 3).double())
+
+
+def test_a_state_of_another_kind_is_refused():
+    layer = L.LipschitzLinear(3, 2, kind="inf")
+    buffer = io.BytesIO()
+    torch.save(nn.Sequential(layer).state_dict(), buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    nn.Sequential(L.LipschitzLinear(3, 2, kind="inf")).load_state_dict(state)
+    for options, told in (({"kind": "one"}, "kind='inf'"), ({"vectorwise": False}, "vectorwise=True")):
+        other = nn.Sequential(L.LipschitzLinear(3, 2, **{"kind": "inf"} | options))
+        with pytest.raises(ValueError, match=f"saved with {told}, this one has"):
+            other.load_state_dict(state)
+        other.load_state_dict(dict(state))  # without torch's metadata nothing is known
 
 
 def test_direct_norm_works_in_place_and_returned():

@@ -78,6 +78,28 @@ def test_shapes_that_do_not_fit():
         L.MonotonicWrapper(inner(outputs=2), 1.0, torch.ones(3, 3))(torch.zeros(2, 3))
 
 
+def test_constraints_for_another_number_of_inputs_are_refused_at_once():
+    for net in (inner(), nn.Sequential(nn.Sequential(nn.Linear(3, 1))), L.LipschitzLinear(3, 1, kind="inf")):
+        with pytest.raises(ValueError, match="takes 3 inputs, and monotonic_constraints are for 2"):
+            L.MonotonicWrapper(net, 1.0, [1, 0], assume_lipschitz=True)
+    late = nn.Sequential(nn.AvgPool1d(2), nn.Linear(3, 1))  # the first part does not tell
+    assert L.MonotonicWrapper(late, 1.0, [1] * 6, assume_lipschitz=True)(torch.zeros(2, 6)).shape == (2, 1)
+
+
+def test_changed_directions_and_other_dtypes():
+    wrapped, x = L.MonotonicWrapper(inner(), 1.0, [1, 0, -1]), torch.randn(4, 3)
+    assert "monotonic_constraints='+0-'" in repr(wrapped)
+    for other in (x.double(), torch.ones(4, 3, dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"MonotonicWrapper in torch.float32; convert"):
+            wrapped(other)
+    fine = L.MonotonicWrapper(inner(), 1.0, [1, 0, -1]).double()
+    wrapped.load_state_dict(fine.state_dict(), assign=True)
+    assert torch.equal(wrapped(x.double()), fine(x.double()))
+    wrapped.directions.neg_()
+    with pytest.raises(ValueError, match="directions of MonotonicWrapper were changed"):
+        wrapped(x.double())
+
+
 def test_rows_do_not_mix():
     """A sort of axis 1 would take the events of a sequence for channels; what is added knows its own event only."""
     torch.manual_seed(1)

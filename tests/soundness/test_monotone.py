@@ -122,7 +122,7 @@ def test_states_that_went_through_files_and_copies():
     buffer = io.BytesIO()
     torch.save(net.state_dict(), buffer)
     buffer.seek(0)
-    loaded = build(residual="lipschitz")  # the residual is not part of the state: sound either way
+    loaded = build()
     loaded.load_state_dict(torch.load(buffer, weights_only=True))
     for made in (loaded, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert smallest_slope(made.frozen().double()) >= -1e-12

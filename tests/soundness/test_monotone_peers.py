@@ -48,7 +48,7 @@ def test_the_default_kind_is_no_certificate():
     assert certify_slopes(net).increasing.all()
     with pytest.raises(ValueError, match="needs increments bounded in l1"):
         L.MonotonicWrapper(parts(kinds), 1.0, [1])
-    with pytest.raises(TypeError, match="kind"):
+    with pytest.raises(ValueError, match="choose the kind"):
         L.LipschitzLinear(1, 16)
 
 
