@@ -51,7 +51,7 @@ test: lint  ## ruff, pytest, every notebook under nbval, the lab in a real brows
 bench: $(VENV)/.test  ## ratios of our code to its peers, side by side in one process
 	$(PY) -m lablib bench $(ARGS)
 
-gpu:  ## GPU tests, kernel benchmarks, then the next step of the training queue
+gpu:  ## GPU tests, kernel benchmarks, then the next step of training and of the full-size experiments
 	$(or $(wildcard $(PY)),$(PYTHON)) tools/gpu.py $(ARGS)
 
 notebooks: $(VENV)/.test  ## execute every notebook in quick mode, clean it and store it

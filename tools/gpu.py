@@ -1,8 +1,8 @@
-"""What to do with a GPU, in order of worth, within a time budget: tests, benchmarks, the training queue.
+"""What to do with a GPU, in order of worth, within a time budget: tests, benchmarks, training, full experiments.
 
-Usage: python tools/gpu.py [--minutes M] [--steps tests bench train]       default 20 minutes, all three steps
+Usage: python tools/gpu.py [--minutes M] [--steps tests bench train experiments]      default 20 minutes, all steps
 
-Training resumes where it stopped: run the same command again. A run that has its result file is not run again.
+What was stopped is gone on with: run the same command again. A run that has its result file is not run again.
 Without a CUDA device this says so and succeeds: the CPU tests cover the same functions.
 """
 
@@ -22,7 +22,8 @@ NO_TESTS_COLLECTED = 5  # pytest's exit status
 OUT_OF_TIME = 124
 RECIPES = ("sortnet-mnist-0.3", "sortnet-mnist-0.1", "sortnet-cifar10-8", "sortnet-cifar10-2")
 SEEDS = (0, 1, 2)  # every recipe once before any a second time
-STEPS = ("tests", "bench", "train")
+EXPERIMENTS = ("denoising", "wasserstein", "plug_and_play")  # at the papers' sizes; the last needs the first
+STEPS = ("tests", "bench", "train", "experiments")
 CERTIFY_SECONDS = 90.0  # kept back from a training step for the certificates at its end
 TRAINING_MIN_SECONDS = 30.0
 GRACE_SECONDS = 20.0  # from the interrupt, at which a run writes its checkpoint, to the end
@@ -35,12 +36,16 @@ def results_folder() -> Path:
 
 def finished(recipe: str, seed: int, folder: Path) -> bool:
     """Return whether the full run of this recipe and seed left its result; a damaged file counts as none."""
-    path = folder / f"train_{recipe}{f'_seed{seed}' if seed else ''}.json"
+    record = _record(folder / f"train_{recipe}{f'_seed{seed}' if seed else ''}.json")
+    return record.get("mode") == "full" and record.get("device", "cpu") != "cpu"
+
+
+def _record(path: Path) -> dict:
     try:
         record = json.loads(path.read_bytes())
-        return record["mode"] == "full" and record["device"] != "cpu"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def queue(folder: Path) -> Iterator[tuple[str, int]]:
@@ -88,6 +93,23 @@ def train(deadline: float, folder: Path, step: Callable[[str, list[str], float],
     return worst
 
 
+def experiments(deadline: float, folder: Path, step: Callable[[str, list[str], float], int] = run) -> int:
+    """Run the experiments that have no result of full size, until the deadline; return the worst exit status."""
+    worst = 0
+    for name in EXPERIMENTS:
+        if _record(folder / f"{name}.json").get("mode") == "full":
+            continue
+        if deadline - time.monotonic() < TRAINING_MIN_SECONDS:
+            print(f"gpu: no time left for {name}; run this command again to go on", flush=True)
+            return worst
+        command = [sys.executable, "-m", "lablib", "figures", name, "--mode", "full"]
+        status = step(name, command, deadline)
+        worst = max(worst, status)
+        if status in (OUT_OF_TIME, 128 + signal.SIGINT):
+            return worst
+    return worst
+
+
 def test(deadline: float) -> int:
     """Run the tests marked gpu; return their exit status, 0 where there is nothing to run them with."""
     if not all(map(importlib.util.find_spec, ("pytest", "hypothesis"))):
@@ -126,6 +148,8 @@ def main(argv: list[str] | None = None) -> int:
         worst = max(worst, run("benchmarks", command, deadline))
     if "train" in args.steps:
         worst = max(worst, train(deadline, results_folder()))
+    if "experiments" in args.steps:
+        worst = max(worst, experiments(deadline, results_folder()))
     return worst
 
 

@@ -5,13 +5,14 @@ it, or a CSV file with a header. Rows without horsepower are left out, as is usu
 and Williams, "Expressive Monotonic Neural Networks" (arXiv 2307.07512), section 4.
 """
 
+import functools
 import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from lablib.data.columns import check_content, numbers, read_columns, read_text
+from lablib.data.columns import absent_file, check_content, find_table, numbers, read_columns, read_text
 from lablib.data.contract import DamagedDataError, read_bytes
 
 INSTEAD = "diabetes"
@@ -32,15 +33,8 @@ DOWNLOADS = {f"tabular/{ARCHIVE}": (f"{UCI}/static/public/9/{ARCHIVE}",)}
 CHECKSUM = "bb7608134fc947876bef23dc5dcde48a06df95f594d4ce35f55ef981417e50fa"
 
 
-def locate(root: Path) -> Path | None:
-    """Return the file under ``root``, else None."""
-    paths = [folder / name for folder in (root / "tabular", root) for name in FILES]
-    return next((path for path in paths if path.exists()), None)
-
-
-def missing(place: Path) -> list[str]:
-    """Return what lacks: the data are one file."""
-    return [] if place.exists() else [place.name]
+missing = absent_file
+locate = functools.partial(find_table, names=FILES)
 
 
 def read(place: Path) -> dict[str, np.ndarray]:

@@ -11,6 +11,17 @@ import numpy as np
 from lablib.data.contract import DamagedDataError, read_bytes
 
 
+def find_table(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the first file of these names in ``root``/tabular or ``root``, else None."""
+    paths = [folder / name for folder in (root / "tabular", root) for name in names]
+    return next((path for path in paths if path.exists()), None)
+
+
+def absent_file(place: Path) -> list[str]:
+    """Return what lacks of a table that is one file."""
+    return [] if place.exists() else [place.name]
+
+
 def read_text(path: Path, instead: str) -> str:
     """Return the content of a text file; ``instead`` is the bundled table that a failure names.
 

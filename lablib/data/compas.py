@@ -5,11 +5,12 @@ keeps them; features, directions and the split into 4937 + 1235 rows are those o
 (Liu and others, "Certified Monotonic Neural Networks", 2020, used again by arXiv 2307.07512, section 4).
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
-from lablib.data.columns import check_content, numbers, read_columns
+from lablib.data.columns import absent_file, check_content, find_table, numbers, read_columns
 
 INSTEAD = "breast-cancer"
 COUNTS = ("priors_count", "juv_fel_count", "juv_misd_count", "juv_other_count")
@@ -49,15 +50,8 @@ SPLIT_SEED, TRAIN_SHARE = 78712, 0.8  # of the published loader
 CHECKSUM = "00ca7ea1a2dcc813097a8c7e3c592ddfcfbc18cc0153e6d06ce1790e06c626c8"
 
 
-def locate(root: Path) -> Path | None:
-    """Return the file under ``root``, else None."""
-    paths = [folder / name for folder in (root / "tabular", root) for name in FILES]
-    return next((path for path in paths if path.exists()), None)
-
-
-def missing(place: Path) -> list[str]:
-    """Return what lacks: the data are one file."""
-    return [] if place.exists() else [place.name]
+missing = absent_file
+locate = functools.partial(find_table, names=FILES)
 
 
 def read(place: Path) -> dict[str, np.ndarray]:

@@ -109,3 +109,16 @@ def test_bad_words(gpu, words, capsys):
     with pytest.raises(SystemExit, match="2"):
         gpu.main(words)
     assert "error:" in capsys.readouterr().err
+
+
+def test_experiments_without_a_full_result_are_run_in_their_order(gpu, tmp_path, capsys):
+    from lablib.experiments import RECIPES
+
+    assert set(gpu.EXPERIMENTS) <= set(RECIPES)
+    store(tmp_path, "denoising", mode="standard")
+    store(tmp_path, "wasserstein")
+    run = []
+    assert gpu.experiments(time.monotonic() + 1000, tmp_path, lambda *call: run.append(call[0]) or 0) == 0
+    assert run == ["denoising", "plug_and_play"]
+    assert gpu.experiments(time.monotonic() + 1, tmp_path, lambda *call: 1) == 0
+    assert "no time left for denoising" in capsys.readouterr().out
