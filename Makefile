@@ -44,7 +44,7 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 
 test: lint  ## ruff, pytest, every notebook under nbval, the lab in a real browser
-	$(QUICK) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(QUICK) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	$(QUICK) -m pytest -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
 	  --nbval-sanitize-with=tests/notebooks/nbval_sanitize.cfg -p no:cacheprovider notebooks
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import sys
 from ipaddress import ip_address
@@ -13,6 +14,9 @@ from hypothesis import settings
 os.environ.setdefault("LABLIB_MODE", "quick")
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # read by torch and BLAS when they load
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start a job in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("lab", deadline=None, derandomize=True)
 settings.load_profile("lab")
