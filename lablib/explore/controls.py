@@ -1,6 +1,7 @@
 """Sliders and pickers in one look: a name in front, and what it does as a hint."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -62,3 +63,17 @@ def watch(controls: Sequence[widgets.Widget], answer: Callable[[], None]) -> Non
     """Call ``answer`` whenever the value of one of the controls changes."""
     for control in controls:
         control.observe(lambda _change: answer(), names="value")
+
+
+@contextlib.contextmanager
+def pressed(button: widgets.Button, status: widgets.Label) -> Iterator[None]:
+    """Run what a button starts: it cannot be pressed meanwhile, and ``status`` says why there is no result."""
+    button.disabled = True
+    try:
+        yield
+    except KeyboardInterrupt:
+        status.value = "stopped"
+    except ValueError as error:
+        status.value = str(error)
+    finally:
+        button.disabled = False

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lablib.explore.controls import hints, picker, rows, slider
+from lablib.explore.controls import hints, picker, pressed, rows, slider
 from lablib.plots.theme import BLUE, GREY, ORANGE, plotly_template
 
 REDRAW_SECONDS = 0.4
@@ -75,9 +75,8 @@ class LiveFitExplorer:
 
     def train(self) -> None:
         """Train from the start with the chosen settings; an interrupt keeps what was reached so far."""
-        self.button.disabled = True
         self.progress.max, self.progress.value, self._drawn_at = self.steps.value, 0, 0.0
-        try:
+        with pressed(self.button, self.status):
             made = self._fit(
                 self._targets[self.target.value],
                 activation=self.activation.value,
@@ -93,12 +92,6 @@ class LiveFitExplorer:
             self._draw_errors()
             word = "trained" if made.step == self.steps.value else "stopped"
             self.status.value = f"{word}: {made.step} steps in {made.seconds:.1f} s"
-        except KeyboardInterrupt:
-            self.status.value = "stopped"
-        except ValueError as error:
-            self.status.value = str(error)
-        finally:
-            self.button.disabled = False
 
     def _choose_activation(self) -> None:
         norms = self._activations[self.activation.value][1]

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lablib.explore.controls import hints, picker, rows, slider, wide
+from lablib.explore.controls import hints, picker, pressed, rows, slider, wide
 from lablib.plots.slope_bands import DIRECTION_COLOURS, PROMISES, Path, around, band, folded, padded, sticks
 from lablib.plots.theme import BLUE, GREY, plotly_template
 
@@ -75,9 +75,8 @@ class MonotoneExplorer:
         """Fit from the start with the chosen settings; an interrupt keeps what was reached so far."""
         table = self._tables[self.table.value]
         kept = [number for number, wish in enumerate(self.wishes) if wish.value != LEFT_OUT]
-        self.button.disabled = True
         self.progress.max, self.progress.value, self._drawn_at = self.steps.value, 0, 0.0
-        try:
+        with pressed(self.button, self.status):
             made = self._fit(
                 table.keep(kept),
                 [self.wishes[number].value for number in kept],
@@ -90,12 +89,6 @@ class MonotoneExplorer:
             self._show(made)
             word = "fitted" if made.step == self.steps.value else "stopped"
             self.status.value = f"{word}: {made.step} steps in {made.seconds:.1f} s"
-        except KeyboardInterrupt:
-            self.status.value = "stopped"
-        except ValueError as error:
-            self.status.value = str(error)
-        finally:
-            self.button.disabled = False
 
     def _choose_table(self) -> None:
         """Show one picker for each feature of the table, and forget the network."""

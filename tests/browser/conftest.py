@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from lablib.doctor import find_browser
 
@@ -266,3 +267,16 @@ def notebook(chromium, lab, request):
     context.close()
     assert page.page_errors == []
     assert page.outside == []
+
+
+@pytest.fixture
+def page(notebook, notebooks_folder, request):
+    """A notebook of the ``CELLS`` of the test's file alone, run."""
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    cells = [new_code_cell(source) for source in request.module.CELLS.split("\n---\n")]
+    name = f"{request.module.__name__.rpartition('.')[2]}.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebooks_folder / name)
+    notebook.patience = 60.0  # several plots at once keep the page busy at first
+    notebook.open(name)
+    notebook.run_all()
+    return notebook

@@ -1,8 +1,6 @@
 """The explorers of notebook 12 in a real browser: wishes, a fit, and one row that is moved."""
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -16,20 +14,6 @@ explorer.box
 from lablib.explore.what_if import WhatIfExplorer
 what_if = WhatIfExplorer({name: fit(rows, steps=50) for name, rows in tables.items()})
 what_if.box"""
-
-
-@pytest.fixture
-def page(notebook, notebooks_folder):
-    """A notebook of the two explorers alone, run."""
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    cells = [new_code_cell(source) for source in CELLS.split("\n---\n")]
-    nbformat.write(
-        new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebooks_folder / "monotone.ipynb"
-    )
-    notebook.patience = 60.0
-    notebook.open("monotone.ipynb")
-    notebook.run_all()
-    return notebook
 
 
 def test_monotone_explorers(page):

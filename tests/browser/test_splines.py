@@ -2,9 +2,7 @@
 
 import re
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -23,20 +21,6 @@ targets = {name: make_target(name) for name in ("f1", "f2")}
 names = {"relu": ("ReLU", ("l2", "linf")), "abs": ("absolute value", ("l2", "linf"))}
 live = LiveFitExplorer(fit, targets, names, steps=100)
 live.box"""
-
-
-@pytest.fixture
-def page(notebook, notebooks_folder):
-    """A notebook of the three explorers alone, run."""
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    cells = [new_code_cell(source) for source in CELLS.split("\n---\n")]
-    nbformat.write(
-        new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebooks_folder / "splines.ipynb"
-    )
-    notebook.patience = 60.0  # three plots at once keep the page busy at first
-    notebook.open("splines.ipynb")
-    notebook.run_all()
-    return notebook
 
 
 def test_spline_explorers(page):

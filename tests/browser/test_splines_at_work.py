@@ -1,8 +1,6 @@
 """The explorers of notebook 11 in a real browser: a potential, a noisy picture, finished reconstructions."""
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -40,20 +38,6 @@ record = {"metrics": metrics, "arrays": arrays, "config": {"tolerance": 1e-5}}
 ---
 lab = PlugAndPlayExplorer(record, guaranteed_steps)
 lab.box"""
-
-
-@pytest.fixture
-def page(notebook, notebooks_folder):
-    """A notebook of the three explorers alone, run."""
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    cells = [new_code_cell(source) for source in CELLS.split("\n---\n")]
-    nbformat.write(
-        new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebooks_folder / "at_work.ipynb"
-    )
-    notebook.patience = 60.0  # three plots at once keep the page busy at first
-    notebook.open("at_work.ipynb")
-    notebook.run_all()
-    return notebook
 
 
 def test_explorers_of_splines_at_work(page):
