@@ -45,7 +45,7 @@ def _pins() -> dict[str, str]:
 
 def test_extras():
     assert set(EXTRAS) == {"lab", "test", "private", "imaging", "gpu", "sweep"}
-    assert "lablib[lab,gpu,imaging]" in EXTRAS["test"]  # Triton is checked in its interpreter, deepinv in use
+    assert "lablib[lab,gpu,imaging,private]" in EXTRAS["test"]  # Triton is checked in its interpreter, deepinv in use
     assert {_name(requirement) for requirement in PROJECT["dependencies"]} == {"torch", "numpy", "scipy"}
 
 
@@ -70,7 +70,7 @@ def test_conda_environment_is_the_lab_extra():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert conda["name"] == PROJECT["name"]
     assert conda["channels"] == ["conda-forge"]
-    pip = {"pip": ["-c constraints.txt", "-e .[lab,imaging]"]}
+    pip = {"pip": ["-c constraints.txt", "-e .[lab,imaging,private]"]}
     assert conda["dependencies"] == [f"python{PROJECT['requires-python']}", "pip", pip]
 
 

@@ -230,17 +230,17 @@ def chromium():
 def notebooks_folder(tmp_path_factory):
     """Copies of the notebooks, so that nothing the browser saves reaches the tree.
 
-    Of 04 and 05 the code is kept that imports and that shows the explorer; nbval runs the rest.
+    Of 04, 05 and 07 the code is kept that imports and that makes or shows the explorers; nbval runs the rest.
     """
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for path in [*folder.glob("04_*.ipynb"), *folder.glob("05_*.ipynb")]:
+    for path in [path for number in ("04", "05", "07") for path in folder.glob(f"{number}_*.ipynb")]:
         content = nbformat.read(path, as_version=4)
         first = next(cell for cell in content.cells if cell.cell_type == "code")
         content.cells = [
             cell
             for cell in content.cells
-            if cell.cell_type == "markdown" or cell is first or "explorer.box" in cell.source
+            if cell.cell_type == "markdown" or cell is first or ".box" in cell.source
         ]
         nbformat.write(content, path)
     return folder
