@@ -13,7 +13,9 @@ COMMANDS = {
     "train": "lablib.experiments.train_command",
     "certify": "lablib.experiments.certify_command",
     "impossible": "lablib.experiments.impossible_command",
+    "sensitivity": "lablib.experiments.sensitivity_command",
     "figures": "lablib.experiments.recipe",
+    "claims": "lablib.experiments.claims_command",
     "bench": "lablib.experiments.bench",
 }
 

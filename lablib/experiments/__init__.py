@@ -24,6 +24,9 @@ RECIPES: tuple[str, ...] = (
     "monotone_toys",
     "monotone_tabular",
     "trigger",
+    "private_speed",
+    "private_tightness",
+    "private_audit",
     "peer_battery",
     "certified_accuracy",
 )

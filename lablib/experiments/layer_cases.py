@@ -64,6 +64,10 @@ def own_cases() -> list[Case]:
         Case("MeanShift", lambda: L.MeanShift(8), anywhere),
         Case("Normalise", lambda: L.Normalise([0.1 * i for i in range(8)], 0.3081), anywhere),
         Case("Normalise, one mean", lambda: L.Normalise(0.1307, 2.0), anywhere),
+        Case("CentreSample", L.CentreSample, anywhere),
+        Case("CentreSample dim 1", lambda: L.CentreSample(1), anywhere),
+        Case("ClipNorm 2", lambda: L.ClipNorm(2.0), anywhere),
+        Case("ClipNorm 0.01", lambda: L.ClipNorm(0.01), anywhere),
         Case("Scale", lambda: L.Scale(-2.5), anywhere),
         Case(
             "ConvexResidual", lambda: L.ConvexResidual(L.SpectralLinear(8, 8), 0.3, learnable=True), features

@@ -18,6 +18,7 @@ from lablib.layers.lipschitz_linear import LipschitzLinear, direct_norm
 from lablib.layers.monotone import MonotoneNetwork
 from lablib.layers.monotonic_wrapper import MonotonicWrapper
 from lablib.layers.partials import bound_partials
+from lablib.layers.per_sample import CentreSample, ClipNorm
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential, guarantee
 from lablib.layers.shift import MeanShift, Normalise, Scale
 from lablib.layers.sortnet_models import SortConv, SortHybrid, SortMLP, recompute_means
@@ -31,6 +32,8 @@ from lablib.layers.subsets import SubsetSource
 
 __all__ = [
     "Abs",
+    "CentreSample",
+    "ClipNorm",
     "ConvexResidual",
     "FrozenMonotone",
     "FullSort",

@@ -1,1 +1,46 @@
-"""Private training without clipping. Nothing is here yet: no part of the lab claims privacy so far."""
+"""Private training without clipping: proven sensitivities of Lipschitz networks, and projections that keep them small.
+
+    from lablib.privacy import ClipCotangent, project, sensitivity
+    net = nn.Sequential(ClipNorm(1.0), nn.Flatten(), nn.Linear(784, 256), MaxMin(), nn.Linear(256, 10))
+    print(sensitivity(net, (1, 28, 28), 2**0.5, norms=project(net, "orthonormal")).table())
+"""
+
+from lablib.privacy.cotangents import ClipCotangent
+from lablib.privacy.engine import CliplessEngine
+from lablib.privacy.losses import (
+    HKR,
+    KR,
+    MAE,
+    BinaryCrossEntropy,
+    Cosine,
+    CrossEntropy,
+    Hinge,
+    check_loss,
+    loss_lipschitz,
+)
+from lablib.privacy.projections import CONSTRAINTS, check_constraint, project
+from lablib.privacy.residual import Residual
+from lablib.privacy.run import BudgetSpent
+from lablib.privacy.sensitivity import LayerBound, Sensitivity, sensitivity
+
+__all__ = [
+    "BinaryCrossEntropy",
+    "BudgetSpent",
+    "CONSTRAINTS",
+    "ClipCotangent",
+    "CliplessEngine",
+    "Cosine",
+    "CrossEntropy",
+    "HKR",
+    "Hinge",
+    "KR",
+    "LayerBound",
+    "MAE",
+    "Residual",
+    "Sensitivity",
+    "check_constraint",
+    "check_loss",
+    "loss_lipschitz",
+    "project",
+    "sensitivity",
+]

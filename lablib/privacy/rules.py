@@ -1,0 +1,464 @@
+r"""What each layer does to the two bounds that sensitivity is made of: one small function per kind of layer.
+
+Forward, X bounds the l2 norm of any one sample's features; backward, G bounds the l2 norm of its cotangent (the
+gradient of its loss by the features). A rule says, for a layer whose input is bounded by X,
+
+    output norm   X' = rule(X)            of the *computed* output
+    gain          G_in <= gain G_out      of the *computed* cotangent
+    parameters    ||gradient|| <= parameters[p] G_out, of one sample, for each trained parameter p
+
+Rounding. For a product with n terms, fl(sum a_i b_i) errs by at most gamma_n sum |a_i b_i|, gamma_n = n u / (1 - n
+u), in any order (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1), so a product with
+W by at most gamma_n || |W| ||_2 ||x|| <= gamma_n ||W||_F ||x||, in l2. Masks, sorts and maxima are decided by
+computed values; the bounds hold for every outcome. The rounding of products in float64, and underflow, are
+covered by :data:`SLACK` and :data:`FLOOR`.
+
+The bounds are those of Bethune et al., "DP-SGD Without Clipping: The Lipschitz Neural Network Way" (ICLR 2024,
+arXiv 2305.16202, section 3 and appendix), with the constants of convolutions and pooling derived anew.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from lablib.certify.arithmetic import ULPS, Arithmetic
+from lablib.layers.activations import Abs, FullSort, GroupSort, Householder, LeakyReLU, MaxMin, PReLU
+from lablib.layers.base import layer_name
+from lablib.layers.per_sample import CentreSample, ClipNorm
+from lablib.layers.shift import Normalise, Scale
+from lablib.layers.splines import LearnableSpline
+from lablib.ops.conv_norms import bound_conv_norm
+from lablib.ops.norms import NOT_FINITE, bound_matrix_norm
+from lablib.privacy.cotangents import ClipCotangent
+from lablib.privacy.windows import Windows
+
+# Every bound below is a product, sum or root of a few nonnegative float64 numbers: relative errors of 2^-50. What
+# underflows in float32 (at most 2^-126 for each of n terms and entries) is below SLACK FLOOR, as long as there
+# are fewer than 2^34 of them and the loss is divided by less than 2^41: so one share covers both.
+SLACK = 2.0**-30
+FLOOR = 2.0**-20  # X and G are taken to be at least this
+
+_MIXING = (
+    "makes the samples of a batch depend on one another, so that no sample's gradient is bounded by itself"
+)
+REASONS: dict[str, str] = {
+    **dict.fromkeys(
+        ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm", "MeanShift"),
+        f"{_MIXING}; use CentreSample, which takes the mean of each sample",
+    ),
+    **dict.fromkeys(
+        ("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout"),
+        "scales what it keeps by 1 / (1 - p) at random; leave it out, the noise of private training regularises",
+    ),
+    **dict.fromkeys(
+        ("LayerNorm", "GroupNorm", "InstanceNorm2d", "RMSNorm"),
+        "divides by a norm that may be near 0, so that its gradient has no bound; use CentreSample",
+    ),
+    **dict.fromkeys(
+        ("OrthonormalLinear", "SpectralLinear", "LInfLinear", "L1Linear", "LipschitzLinear"),
+        "computes its weights from free parameters, whose gradients have no bound here; use nn.Linear and a "
+        'constraint ("orthonormal"), which projects the weights after each step',
+    ),
+    **dict.fromkeys(
+        ("OrthonormalConv2d", "SpectralConv2d", "LInfConv2d", "L1Conv2d"),
+        "computes its weights from free parameters, whose gradients have no bound here; use nn.Conv2d and a "
+        'constraint ("orthonormal"), which projects the weights after each step',
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """Features of one sample: their ``shape`` (no batch axis) and ``norm``, a bound of their l2 norm (or inf)."""
+
+    shape: tuple[int, ...]
+    norm: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """What a layer does: see the module's text. ``cap`` bounds the cotangent that leaves, whatever comes in."""
+
+    shape: tuple[int, ...]
+    norm: float
+    gain: float = 1.0
+    parameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    cap: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetics:
+    """In which arithmetic the layers compute.
+
+    Attributes:
+        form: the floating-point format.
+        coarse: relative error of a product of two numbers beyond that of the format: 0, or what shortened operands
+            (TF32) and fast convolutions may add.
+    """
+
+    form: Arithmetic
+    coarse: float = 0.0
+
+    def sums(self, roundings: int) -> float:
+        """Return the relative error of sums of positive terms, each with that many roundings."""
+        return self.form.relative(roundings)
+
+    def products(self, terms: int) -> float:
+        """Return the error of a sum of ``terms`` products, relative to that of their absolute values."""
+        return self.form.relative(terms + 2) + self.coarse
+
+
+Measured = Callable[[str], float | None]  # local parameter name -> proven operator norm, if one is known
+Rule = Callable[[nn.Module, Flow, Arithmetics, Measured], Effect]
+
+
+def linear(layer: nn.Linear, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    r"""y = W x + b, at each of P positions (all axes but the last; P = 1 for vectors).
+
+        X' = ||W||_2 X + sqrt(P) ||b||
+        gradient by x:  W^T g,           gain ||W||_2
+        gradient by W:  sum_p g_p x_p^T, Frobenius norm <= sum_p ||g_p|| ||x_p|| <= G X  (Cauchy-Schwarz)
+        gradient by b:  sum_p g_p,       norm <= sqrt(P) G
+
+    Attained by W orthonormal, x along its first row, g = W x.
+    """
+    _check_plain(layer)
+    outputs, inputs = layer.weight.shape
+    if not flow.shape or flow.shape[-1] != inputs:
+        raise ValueError(
+            f"nn.Linear takes {inputs} features, its input has shape {flow.shape}; correct either"
+        )
+    norm = measured("weight")
+    if norm is None:
+        norm = float(bound_matrix_norm(layer.weight.detach(), "l2"))
+    product = _Product(norm, norm_of(layer.weight), inputs, outputs, math.prod(flow.shape[:-1]))
+    return _affine(layer, flow, how, product, (*flow.shape[:-1], outputs))
+
+
+def convolution(layer: nn.Conv2d, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    r"""A convolution with zero padding: y = K U x, U the unfolding of the image into patches (I k_h k_w, P).
+
+    Each pixel is in at most r = r_h r_w patches, r_h <= ceil(k_h / s_h) exactly counted at the border, so U^T U is
+    diagonal with entries <= r and ||U||_2 = sqrt(r): 1 for patches (stride = kernel), sqrt(k_h k_w) for stride 1.
+
+        X' = ||A|| X + sqrt(P) ||b||,    A = K U,  ||A|| <= min(lattice norm, sqrt(r) ||K||_2)
+        gradient by x:  A^T g,           gain ||A||
+        gradient by K:  g (U x)^T,       Frobenius norm <= ||g|| ||U x|| <= sqrt(r) G X
+        gradient by b:  sum_p g_p,       norm <= sqrt(P) G
+
+    with ||K||_2 of the kernel as a matrix (O, I k_h k_w). For the kernel it does not matter how it was scaled: the
+    gradient is by the stored kernel.
+    """
+    if layer.groups != 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
+        raise ValueError("only convolutions with zero padding, without groups and dilation, are covered")
+    _check_plain(layer)
+    channels = layer.weight.shape[1]
+    if len(flow.shape) != 3 or flow.shape[0] != channels:
+        raise ValueError(
+            f"nn.Conv2d takes images ({channels}, H, W), its input has shape {flow.shape}; correct either"
+        )
+    axes = _conv_windows(layer, flow.shape[1:])
+    reach = math.sqrt(math.prod(axis.overlap() for axis in axes))
+    norm = measured("weight")
+    if norm is None:
+        norm = bound_kernel(layer.weight.detach(), layer.stride, reach)
+    outputs, taps = len(layer.weight), math.prod(layer.kernel_size)
+    grid = tuple(axis.count for axis in axes)
+    product = _Product(norm, norm_of(layer.weight), channels * taps, outputs * taps, math.prod(grid), reach)
+    return _affine(layer, flow, how, product, (outputs, *grid))
+
+
+def bound_kernel(kernel: Tensor, stride: tuple[int, int], reach: float) -> float:
+    """Return a proven bound of the convolution's l2 norm: that on the lattice, or ``reach`` ||K||_2 if less."""
+    lattice = float(bound_conv_norm(kernel, "l2", stride))
+    return min(lattice, reach * float(bound_matrix_norm(kernel.flatten(1), "l2")) * (1.0 + SLACK))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """A product with weights: its operator norm, the Frobenius norm, terms of sums forward and backward, positions,
+    and ``reach``, the norm of the unfolding."""
+
+    norm: float
+    frobenius: float
+    terms: int
+    terms_back: int
+    positions: int
+    reach: float = 1.0
+
+
+def _affine(
+    layer: nn.Module, flow: Flow, how: Arithmetics, product: _Product, shape: tuple[int, ...]
+) -> Effect:
+    absolute = product.frobenius * product.reach  # bounds the norm of |W|, or of |K| U
+    shift, parameters = 0.0, {}
+    if layer.bias is not None:
+        shift = math.sqrt(product.positions) * norm_of(layer.bias)
+        if layer.bias.requires_grad:
+            parameters["bias"] = math.sqrt(product.positions) * (1.0 + how.sums(product.positions) + SLACK)
+    if layer.weight.requires_grad:
+        share = product.reach * flow.norm
+        parameters["weight"] = share * (1.0 + how.products(product.positions) + SLACK)
+    forward = product.norm + how.products(product.terms) * absolute + SLACK
+    return Effect(
+        shape,
+        times(forward, flow.norm) + shift * (1.0 + how.sums(product.terms + 2) + SLACK),
+        product.norm + how.products(product.terms_back) * absolute + SLACK,
+        parameters,
+    )
+
+
+def _unchanged(layer: nn.Module, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """Values are moved, kept or set to 0, by whatever is decided on the way forward; cotangents go back the same way.
+
+    Identity; ReLU, a mask of zeros and ones (also at ties: any mask has norm 1); sorts, a permutation (ties too:
+    it is always one); absolute value, signs (0 at 0).
+    """
+    return Effect(flow.shape, flow.norm)
+
+
+def _reshaped(layer: nn.Module, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """Flatten, Unflatten: the same numbers in another shape. The batch axis has to stay as it is."""
+    first = layer.start_dim if isinstance(layer, nn.Flatten) else layer.dim
+    if not isinstance(first, int) or first < 1:
+        raise ValueError(
+            f"it changes axis {first!r}, which may be the batch; count axes from the front, 1 or more"
+        )
+    try:
+        shape = layer(torch.empty(2, *flow.shape, device="meta")).shape
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"it does not fit its input of shape {flow.shape}: {error}") from error
+    return Effect(tuple(shape[1:]), flow.norm)
+
+
+def _kinked(layer: nn.Module, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """x on one side of 0, slope x on the other: both bounds times max(1, |slope|), one or two roundings.
+
+    nn.LeakyReLU takes slopes above 1; ours (fixed, or PReLU's) are at most 1.
+    """
+    slope = 1.0
+    if any(p.requires_grad for p in layer.parameters()):
+        raise ValueError(
+            "it learns slopes, which has no rule; call requires_grad_(False) on it, or use LeakyReLU"
+        )
+    if isinstance(layer, nn.LeakyReLU):
+        slope = abs(float(layer.negative_slope))
+    return _stretched(flow, max(1.0, slope), how)
+
+
+def _scaled(layer: Scale, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """c x, c rounded to the format: both bounds times |c|."""
+    return _stretched(flow, abs(layer.constant), how)
+
+
+def _stretched(flow: Flow, factor: float, how: Arithmetics) -> Effect:
+    if not math.isfinite(factor):
+        raise ValueError("its slope or constant is not finite; choose a finite number")
+    gain = factor * (1.0 + how.sums(4)) + SLACK
+    return Effect(flow.shape, times(gain, flow.norm), gain)
+
+
+def _normalised(layer: Normalise, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """(x - mean) / std: (X + ||mean||) / std, with the mean repeated over all pixels; gain 1 / std."""
+    channels = flow.shape[0]
+    mean = layer.mean.double()
+    if mean.numel() not in (1, channels):
+        raise ValueError(f"it has {mean.numel()} means, its input has shape {flow.shape}; correct either")
+    size = math.sqrt(math.prod(flow.shape) / mean.numel()) * norm_of(layer.mean)
+    gain = (1.0 + how.sums(6)) / layer.std + SLACK
+    return Effect(flow.shape, times(gain, flow.norm + size), gain)
+
+
+def _tanh(layer: nn.Tanh, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """|tanh x| <= min(|x|, 1), slope 1 - y^2 in [0, 1]: X' = min(X, sqrt(n)) for n features, gain 1."""
+    norm = min(flow.norm, math.sqrt(math.prod(flow.shape)))
+    gain = 1.0 + how.sums(4 * ULPS) + SLACK
+    return Effect(flow.shape, norm * gain, gain)
+
+
+def _householder(layer: Householder, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    r"""Pairs v are kept or reflected, R_t v: norms stay, whichever side rounding takes.
+
+    sin and cos err by 2 ULPS u, so entries by c u (|v_1| + |v_2|), c = 2 ULPS + 3, and a pair by 2 c u ||v||.
+    The gradient by the angle of a pair is sum_p g_p . R'_t v_p with R' orthogonal too: over all pairs at most
+    sum ||g|| ||v|| <= G X.
+    """
+    gain = 1.0 + 2.0 * how.sums(2 * ULPS + 6) + SLACK
+    parameters = {}
+    if layer.angle.requires_grad:
+        positions = math.prod(flow.shape) // max(1, layer.channels)
+        parameters["angle"] = flow.norm * (1.0 + 4.0 * how.sums(positions + 2 * ULPS + 6) + SLACK)
+    return Effect(flow.shape, gain * flow.norm, gain, parameters)
+
+
+def _spline(layer: LearnableSpline, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    r"""A fixed spline with slopes of size <= S in each channel: |s(x)| <= S |x| + |s(0)|.
+
+        X' = S X + ||s(0)||  over all features,    gain S
+
+    s(0) need not be 0. Rounding errs by 24 u (S (|x| + 2 R / alpha) + |s|) (:mod:`lablib.certify.rules`).
+    """
+    if any(p.requires_grad for p in layer.parameters()):
+        raise ValueError(
+            "learned splines compute their coefficients from free parameters, whose gradients have no bound here; "
+            "call requires_grad_(False) on it, or use GroupSort"
+        )
+    slope = layer.lipschitz
+    with torch.no_grad():
+        wide = layer.values.double()
+        scale = torch.ones(1) if layer.scale is None else layer.scale.detach()
+        at_zero = _spline_at_zero(layer, wide, scale)
+    channels, features = layer.channels, math.prod(flow.shape)
+    start = math.sqrt(features / channels) * at_zero
+    size = math.sqrt(features) * 2.0 * layer.range / float(scale.min())
+    error = how.sums(32)
+    gain = slope * (1.0 + error) + SLACK
+    norm = (times(gain, flow.norm) + start) * (1.0 + error) + error * slope * (times(1.0, flow.norm) + size)
+    return Effect(flow.shape, norm, gain)
+
+
+def _spline_at_zero(layer: LearnableSpline, values: Tensor, scale: Tensor) -> float:
+    """||s(0)|| over the channels: S(0) lies between the values at the knots around 0, or at the middle one."""
+    last = layer.knots - 1
+    around = values[:, [last // 2, last - last // 2]].abs().amax(1) / scale.double()
+    return float(torch.linalg.vector_norm(around)) * (1.0 + SLACK)
+
+
+def _average_pool(layer: nn.AvgPool2d, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    r"""Means over windows: the operator is B_h (x) B_w, one matrix for each axis, with norm ||B_h|| ||B_w||.
+
+    Windows of k that do not overlap: rows of k entries 1 / k, orthogonal, so ||B|| = 1 / sqrt(k): AvgPool2d(2)
+    halves both bounds. Otherwise (stride < kernel, padding, ceil_mode) B is written out and its norm bounded. At the
+    border torch divides by the number of places in the window, the padding included or not: both factorise.
+    With a fixed divisor D the matrices are sums, over D. Entries are not negative, so rounding is relative.
+    """
+    axes = _pool_windows(layer, flow.shape)
+    if layer.divisor_override is not None:
+        norm = math.prod(axis.sum_norm() for axis in axes) / abs(layer.divisor_override)
+    else:
+        norm = math.prod(axis.average_norm(layer.count_include_pad) for axis in axes)
+    terms = math.prod(axis.kernel for axis in axes)
+    gain = norm * (1.0 + how.sums(terms + 4)) + SLACK
+    return Effect((flow.shape[0], *(axis.count for axis in axes)), times(gain, flow.norm), gain)
+
+
+def _max_pool(layer: nn.MaxPool2d, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """Each output is one of the inputs; a pixel is chosen by at most the r windows that read it.
+
+    So ||y||^2 <= r ||x||^2, and backward a pixel gets the sum of at most r cotangents: gain sqrt(r) (ties: torch
+    sends each cotangent to one place). 1 for windows that do not overlap.
+    """
+    if layer.return_indices:
+        raise ValueError("return_indices=True gives two outputs; leave it False")
+    axes = _pool_windows(layer, flow.shape)
+    if any(axis.empty() for axis in axes):
+        raise ValueError(
+            "one of its windows reads padding only, where the maximum is -infinity; use less dilation"
+        )
+    overlap = math.prod(axis.overlap() for axis in axes)
+    gain = math.sqrt(overlap) * (1.0 + how.sums(overlap) + SLACK)
+    shape = (flow.shape[0], *(axis.count for axis in axes))
+    return Effect(shape, gain * flow.norm, gain)
+
+
+def _centred(layer: CentreSample, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """x - mean: an orthogonal projection, forward and backward. The mean of n errs by gamma_n mean |x|, which over
+    n features has the norm gamma_n ||x|| at most."""
+    axes = layer.axes(len(flow.shape) + 1)
+    terms = math.prod(flow.shape[axis - 1] for axis in axes)
+    gain = 1.0 + 2.0 * how.sums(terms + 4) + SLACK
+    return Effect(flow.shape, gain * flow.norm, gain)
+
+
+def _clipped(layer: ClipNorm, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """X' = min(X, bound). The Jacobian is c (1 - x x^T / ||x||^2) with c <= 1, or 1: gain 1.
+
+    In training mode that holds for any input, NaN included. Norms are taken in float64."""
+    features = math.prod(flow.shape)
+    return Effect(flow.shape, min(flow.norm, layer.bound), 1.0 + how.sums(4) + features * 2.0**-50 + SLACK)
+
+
+def _cotangent_clipped(layer: ClipCotangent, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
+    """The identity; cotangents leave with a norm of at most its bound, whatever comes."""
+    return Effect(flow.shape, flow.norm, 1.0, cap=layer.bound)
+
+
+def _check_plain(layer: nn.Module) -> None:
+    """Refuse weights computed from free parameters: the gradient by those is another, with no bound."""
+    if parametrize.is_parametrized(layer) and any(p.requires_grad for p in layer.parameters()):
+        raise ValueError(
+            "its weights are computed by a parametrization, and gradients by what is behind them have no bound here; "
+            'remove it and take constraint="orthonormal", which projects the weights after each step'
+        )
+
+
+def norm_of(values: Tensor) -> float:
+    """Return a proven bound of the l2 norm of all entries.
+
+    Raises:
+        ValueError: for NaN or infinity.
+    """
+    size = float(torch.linalg.vector_norm(values.detach().double()))
+    if not math.isfinite(size):
+        raise ValueError(NOT_FINITE)
+    return size * (1.0 + values.numel() * 2.0**-52) + 2.0**-500
+
+
+def times(factor: float, norm: float) -> float:
+    """factor norm, where 0 times an unbounded norm is 0."""
+    return factor * norm if factor else 0.0
+
+
+def _conv_windows(layer: nn.Conv2d, sizes: tuple[int, ...]) -> tuple[Windows, Windows]:
+    if layer.padding == "valid":
+        padding = (0, 0, 0, 0)
+    elif layer.padding == "same":  # torch pads the last side by one more where the total is odd
+        totals = [k - 1 for k in layer.kernel_size]
+        padding = tuple(side for total in totals for side in (total // 2, total - total // 2))
+    else:
+        padding = tuple(p for p in layer.padding for _ in range(2))
+    return tuple(
+        Windows(size, k, s, before, after)
+        for size, k, s, before, after in zip(
+            sizes, layer.kernel_size, layer.stride, padding[::2], padding[1::2]
+        )
+    )
+
+
+def _pool_windows(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Windows, Windows]:
+    if len(shape) != 3:
+        raise ValueError(
+            f"{layer_name(layer)} takes images (C, H, W), its input has shape {shape}; correct either"
+        )
+    options = (layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1))
+    return tuple(
+        Windows(size, k, s, p, p, d, layer.ceil_mode)
+        for size, k, s, p, d in zip(shape[1:], *(_pair(option) for option in options))
+    )
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: linear,
+    nn.Conv2d: convolution,
+    **dict.fromkeys((nn.Identity, nn.ReLU, Abs, GroupSort, MaxMin, FullSort), _unchanged),
+    **dict.fromkeys((nn.Flatten, nn.Unflatten), _reshaped),
+    **dict.fromkeys((nn.LeakyReLU, LeakyReLU, PReLU), _kinked),
+    Scale: _scaled,
+    Normalise: _normalised,
+    nn.Tanh: _tanh,
+    Householder: _householder,
+    LearnableSpline: _spline,
+    nn.AvgPool2d: _average_pool,
+    nn.MaxPool2d: _max_pool,
+    CentreSample: _centred,
+    ClipNorm: _clipped,
+    ClipCotangent: _cotangent_clipped,
+}

@@ -1,0 +1,592 @@
+"""The engine as a user meets it: any loop either is the private run or is refused; state, target, schedulers."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lablib.layers import MaxMin
+from lablib.layers.per_sample import ClipNorm
+from lablib.privacy import BudgetSpent, CliplessEngine, CrossEntropy, Hinge, sensitivity
+from lablib.privacy.accounting import epsilon
+from lablib.train import checkpoint
+
+DELTA = 1e-5
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(ClipNorm(1.0), nn.Linear(6, 8), MaxMin(), nn.Linear(8, 3))
+
+
+def data(count=40, batch_size=10):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 6, generator=generator)
+    return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=batch_size)
+
+
+def private(engine=None, net=None, make=torch.optim.SGD, **options):
+    """Return (engine, net, inner optimizer, and the four of make_private)."""
+    engine, net = engine or CliplessEngine(seed=5), net or network()
+    inner = make(net.parameters(), lr=0.1)
+    settings = {"criterion": CrossEntropy(4.0), "data_loader": data(), "noise_multiplier": 1.0} | options
+    return engine, net, inner, engine.make_private(module=net, optimizer=inner, **settings)
+
+
+def train(parts, epochs=1):
+    model, optimizer, criterion, loader = parts
+    for _ in range(epochs):
+        for x, y in loader:
+            optimizer.zero_grad()
+            criterion(model(x), y).backward()
+            optimizer.step()
+
+
+def weights(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+def test_a_run_and_what_it_costs():
+    engine, net, _, parts = private()
+    assert engine.get_epsilon(DELTA) == 0.0
+    before = weights(net).clone()
+    train(parts, 2)
+    assert engine.ledger.to_list() == [[1.0, 0.25, 8]]
+    for accountant in ("pld", "google-rdp"):
+        assert engine.get_epsilon(DELTA, accountant) == epsilon((1.0, 0.25, 8), DELTA, accountant)
+    assert engine.get_epsilon(DELTA) == engine.get_epsilon(DELTA, "pld")
+    assert not torch.equal(before, weights(net))
+    assert all(torch.linalg.matrix_norm(net[i].weight.detach().double(), 2) <= 1.0 for i in (1, 3))
+    assert all(p.grad is None for p in net.parameters())
+    found = engine.sensitivity()
+    assert (
+        found.parameters
+        == sensitivity(net, (6,), 2**0.5, norms={"1.weight": 1.0, "3.weight": 1.0}).parameters
+    )
+
+
+def test_the_ledger_cannot_be_changed_from_outside():
+    engine, _, _, parts = private()
+    train(parts)
+    engine.ledger.add(1.0, 0.25, 100)
+    assert engine.ledger.steps == 4
+
+
+def test_a_seed_repeats_a_run_and_none_does_not():
+    runs = []
+    for seed in (5, 5, 6, None, None):
+        _, net, _, parts = private(CliplessEngine(seed=seed))
+        train(parts)
+        runs.append(weights(net))
+    assert torch.equal(runs[0], runs[1])
+    assert len({tuple(run.tolist()) for run in runs}) == 4
+
+
+def test_evaluation_does_not_count():
+    engine, net, _, (model, optimizer, criterion, _) = private()
+    x, y = data().dataset.tensors
+    model.eval()
+    assert torch.equal(model(x), net(x))
+    assert criterion(model(x), y).item() == pytest.approx(CrossEntropy(4.0)(net(x), y).sum().item() / 10)
+    model.train()
+    with torch.no_grad():
+        assert torch.equal(model(x), net(x))
+    assert engine.ledger.steps == 0
+    # a gradient in evaluation mode reaches .grad, and the step refuses to take it for a private one
+    model.eval()
+    criterion(model(x), y).backward()
+    model.train()
+    with pytest.raises(ValueError, match="without a batch"):
+        optimizer.step()
+
+
+# --- loops that are not the run: each is refused before anything is released
+
+
+def draw(parts):
+    model, optimizer, criterion, loader = parts
+    return model, optimizer, criterion, next(iter(loader))
+
+
+def scaled(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    (2.0 * criterion(model(x), y)).backward()
+
+
+def divided_by_the_drawn_size(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    (criterion(model(x), y) / len(x)).backward()
+
+
+def squared(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    (criterion(model(x), y) ** 2).backward()
+
+
+def with_another_term(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    outputs = model(x)
+    (criterion(outputs, y) + outputs.var(0).sum()).backward()
+
+
+def own_loss(parts):
+    model, _, _, (x, y) = draw(parts)
+    nn.functional.cross_entropy(model(x), y).backward()
+
+
+def processed_outputs(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    outputs = model(x)
+    criterion(outputs - outputs.mean(0), y).backward()
+
+
+def hooked_outputs(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    outputs = model(x)
+    outputs.register_hook(lambda gradient: gradient * 3)
+    criterion(outputs, y).backward()
+
+
+def two_losses(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    outputs = model(x)
+    (criterion(outputs, y) + criterion(outputs, (y + 1) % 3)).backward()
+
+
+def two_backward_passes(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    loss = criterion(model(x), y)
+    loss.backward(retain_graph=True)
+    loss.backward()
+
+
+def two_forward_passes(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    criterion(model(x), y).backward()
+    criterion(model(x), y).backward()
+
+
+def backward_after_the_step(parts):
+    model, optimizer, criterion, (x, y) = draw(parts)
+    loss = criterion(model(x), y)
+    optimizer.step()
+    loss.backward()
+
+
+def another_loader(parts):
+    model, _, criterion, _ = parts
+    x, y = data().dataset.tensors
+    criterion(model(x[:10]), y[:10]).backward()
+
+
+def other_samples(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    criterion(model(torch.cat([x, x])), torch.cat([y, y])).backward()
+
+
+def no_batch(parts):
+    parts[1].step()
+
+
+def two_steps(parts):
+    _, optimizer, _, _ = draw(parts)
+    optimizer.step()
+    optimizer.step()
+
+
+def the_plain_module(parts):
+    model, optimizer, criterion, (x, y) = draw(parts)
+    criterion(model.module(x), y).backward()
+    optimizer.step()
+
+
+def a_penalty_on_the_weights(parts):
+    model, optimizer, criterion, (x, y) = draw(parts)
+    (criterion(model(x), y) + model.module[1].weight.square().sum()).backward()
+    optimizer.step()
+
+
+def weights_changed_before_the_step(parts):
+    model, optimizer, criterion, (x, y) = draw(parts)
+    criterion(model(x), y).backward()
+    model.module[1].weight.data.mul_(0.1)
+    optimizer.step()
+
+
+def weights_changed_between_two_passes(parts):
+    model, _, _, (x, _) = draw(parts)
+    model(x)
+    model.module[1].weight.data.mul_(0.1)
+    model(x)
+
+
+def layer_changed_before_the_step(parts):
+    model, optimizer, criterion, (x, y) = draw(parts)
+    criterion(model(x), y).backward()
+    model.module[0] = ClipNorm(0.1)
+    optimizer.step()
+
+
+def parameter_replaced(parts):
+    model, _, _, (x, _) = draw(parts)
+    model.module[1].weight = nn.Parameter(model.module[1].weight.detach().clone())
+    model(x)
+
+
+def parameter_frozen(parts):
+    model, _, _, (x, _) = draw(parts)
+    model.module[1].weight.requires_grad_(False)
+    model(x)
+
+
+def clip_removed(parts):
+    model, _, _, (x, _) = draw(parts)
+    model.module[0] = nn.Identity()
+    model(x)
+
+
+def forward_hook(parts):
+    model, _, _, (x, _) = draw(parts)
+    model.module[1].register_forward_hook(lambda layer, inputs, output: output - output.mean(0))
+    model(x)
+
+
+def backward_hook(parts):
+    model, _, _, (x, _) = draw(parts)
+    model.module[1].register_full_backward_hook(lambda layer, inputs, outputs: (inputs[0] * 9,))
+    model(x)
+
+
+def hook_on_the_loss(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    criterion.criterion.register_forward_hook(lambda loss, inputs, output: output / len(output))
+    criterion(model(x), y)
+
+
+def half_precision(parts):
+    model, _, _, (x, _) = draw(parts)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x)
+
+
+def group_added(parts):
+    parts[1].add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+
+
+def group_added_inside(parts):
+    _, optimizer, _, _ = draw(parts)
+    optimizer.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+    optimizer.step()
+
+
+REFUSED = [
+    (scaled, "not that of the returned criterion"),
+    (divided_by_the_drawn_size, "not that of the returned criterion"),
+    (squared, "not that of the returned criterion"),
+    (with_another_term, "not that of the returned criterion"),
+    (own_loss, "not that of the returned criterion"),
+    (processed_outputs, "not that of the returned criterion"),
+    (hooked_outputs, "not that of the returned criterion"),
+    (two_losses, "not that of the returned criterion"),
+    (two_backward_passes, "count its samples twice|second time"),
+    (two_forward_passes, "count its samples twice"),
+    (backward_after_the_step, "after the step|modified by an inplace operation"),
+    (another_loader, "returned loader"),
+    (other_samples, "returned loader"),
+    (no_batch, "without a batch"),
+    (two_steps, "without a batch"),
+    (the_plain_module, "did not come through the private module"),
+    (a_penalty_on_the_weights, "did not come through the private module"),
+    (weights_changed_before_the_step, "between a forward pass and its step"),
+    (weights_changed_between_two_passes, "between a forward pass and its step"),
+    (layer_changed_before_the_step, "between a forward pass and its step"),
+    (parameter_replaced, "no longer those of make_private"),
+    (parameter_frozen, "no longer those of make_private"),
+    (clip_removed, "ClipNorm"),
+    (forward_hook, "hook"),
+    (backward_hook, "hook"),
+    (hook_on_the_loss, "hook"),
+    (half_precision, "autocast"),
+    (group_added, "before make_private"),
+    (group_added_inside, "added to or taken from"),
+]
+
+
+@pytest.mark.parametrize(("loop", "message"), REFUSED, ids=[loop.__name__ for loop, _ in REFUSED])
+def test_refused_loops(loop, message):
+    engine, _, _, parts = private()
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        loop(parts)
+    assert engine.ledger.steps == (1 if loop in (two_steps, backward_after_the_step) else 0)
+
+
+def test_loops_that_stay_within_the_bound():
+    def run(loop):
+        engine, net, _, parts = private()
+        loop(*parts)
+        assert engine.ledger.to_list() == [[1.0, 0.25, 4]]
+        return weights(net)
+
+    def usual(model, optimizer, criterion, loader):
+        train((model, optimizer, criterion, loader))
+
+    def without_zero_grad(model, optimizer, criterion, loader):
+        for x, y in loader:
+            criterion(model(x), y).backward()
+            optimizer.step()
+
+    def zero_grad_after_backward(model, optimizer, criterion, loader):
+        for x, y in loader:
+            criterion(model(x), y).backward()
+            optimizer.zero_grad(set_to_none=False)
+            optimizer.step()
+
+    def leftovers(model, optimizer, criterion, loader):
+        for x, y in loader:
+            model.module(x).sum().backward()  # a gradient of the plain module, cleared
+            optimizer.zero_grad()
+            model(x)  # a forward pass that is not used
+            with torch.no_grad():
+                criterion(model(x), y)
+            criterion(model(x), y).backward()
+            optimizer.step()
+
+    def closures(model, optimizer, criterion, loader):
+        for x, y in loader:
+
+            def closure(x=x, y=y):
+                optimizer.zero_grad()
+                loss = criterion(model(x), y)
+                loss.backward()
+                return loss
+
+            assert optimizer.step(closure).dim() == 0
+
+    expected = run(usual)
+    for loop in (without_zero_grad, zero_grad_after_backward, leftovers, closures):
+        assert torch.equal(run(loop), expected), loop.__name__
+
+
+def test_steps_without_backward_cost_the_same_and_give_noise():
+    engine, net, _, (_, optimizer, _, loader) = private()
+    before = weights(net).clone()
+    for _ in loader:
+        optimizer.step()
+    assert engine.ledger.steps == 4
+    assert not torch.equal(weights(net), before)
+
+
+def test_gradients_of_the_input_are_free():
+    _, _, _, (model, optimizer, criterion, loader) = private()
+    x, y = next(iter(loader))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(criterion(model(x), y), x)
+    assert gradient.shape == x.shape
+    criterion(model((x + gradient).detach()), y).backward()  # and a batch moved by them is still the batch
+    optimizer.step()
+
+
+def test_grad_from_before_is_cleared():
+    net = network()
+    net(torch.randn(5, 6)).sum().backward()
+    private(net=net)
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_weights_may_be_loaded_between_steps():
+    engine, net, _, parts = private(noise_multiplier=0.5)
+    train(parts)
+    other = {name: 3 * value for name, value in network(1).state_dict().items()}
+    for name, value in net.state_dict().items():
+        value.copy_(other[name])
+    assert engine.sensitivity().parameters == sensitivity(net, (6,), 2**0.5).parameters
+    assert engine.sensitivity().total > sensitivity(network(1), (6,), 2**0.5).total
+    train(parts)
+    assert engine.ledger.steps == 8
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
+def test_schedulers_and_groups(make):
+    net = network()
+    inner = make([{"params": net[1].parameters(), "lr": 0.2}, {"params": net[3].parameters()}], lr=0.1)
+    _, optimizer, _, loader = parts = CliplessEngine(seed=5).make_private(
+        module=net, optimizer=inner, criterion=Hinge(), data_loader=data(), noise_multiplier=1.0
+    )
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    train(parts)
+    scheduler.step()
+    assert [group["lr"] for group in inner.param_groups] == [0.1, 0.05]
+    cosine.step()
+    assert optimizer.state is inner.state
+    assert optimizer.defaults is inner.defaults
+    saved = copy.deepcopy(optimizer.state_dict())
+    optimizer.load_state_dict(saved)
+    assert repr(optimizer).startswith(f"Private{make.__name__}")
+    called = []
+    optimizer.register_step_pre_hook(lambda *_: called.append(1))
+    train(parts)
+    assert len(called) == len(loader)
+
+
+def test_a_target_epsilon():
+    engine, net = CliplessEngine(), network()
+    parts = engine.make_private_with_epsilon(
+        module=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        criterion=CrossEntropy(),
+        data_loader=data(),
+        target_epsilon=2.0,
+        target_delta=DELTA,
+        epochs=3,
+        noise="balanced",
+    )
+    train(parts, 2)
+    half = engine.get_epsilon(DELTA)
+    train(parts, 5)
+    assert 0 < half < engine.get_epsilon(DELTA) <= 2.0
+    assert engine.get_epsilon(DELTA) > 1.99
+    assert engine.ledger.to_list() == [[engine.noise_multiplier, 0.25, 12]]
+    before = weights(net)
+    with pytest.raises(BudgetSpent, match="epsilon 2 at delta 1e-05 is spent after 12 steps"):
+        parts[1].step()
+    assert isinstance(BudgetSpent(), ValueError)
+    assert torch.equal(before, weights(net))
+    assert engine.ledger.steps == 12
+
+
+def test_resuming(tmp_path):
+    def fresh(**options):
+        engine, net = CliplessEngine(seed=9, accountant="google-rdp"), network()
+        inner = torch.optim.Adam(net.parameters(), lr=0.05)
+        settings = {"target_epsilon": 3.0, "epochs": 4, "expected_batch_size": 8} | options
+        parts = engine.make_private_with_epsilon(
+            module=net,
+            optimizer=inner,
+            criterion=CrossEntropy(),
+            data_loader=data(),
+            target_delta=DELTA,
+            max_physical_batch=4,
+            **settings,
+        )
+        return engine, net, parts
+
+    engine, net, parts = fresh()
+    train(parts, 2)
+    state = {"engine": engine.state_dict(), "net": net.state_dict(), "optimizer": parts[1].state_dict()}
+    checkpoint.save(tmp_path, state)
+    train(parts, 9)
+    assert engine.ledger.steps == 20
+
+    again, other, more = fresh()
+    read = checkpoint.read_newest(tmp_path)
+    again.load_state_dict(read["engine"])
+    other.load_state_dict(read["net"])
+    more[1].load_state_dict(read["optimizer"])
+    assert again.ledger.steps == 10
+    assert again.get_epsilon(DELTA) > 0
+    train(more, 9)
+    assert again.ledger == engine.ledger
+    assert torch.equal(weights(net), weights(other))
+    assert again.get_epsilon(DELTA) <= 3.0
+    with pytest.raises(BudgetSpent):
+        more[1].step()
+
+    with pytest.raises(ValueError, match="has taken 20 steps"):
+        again.load_state_dict(read["engine"])
+    with pytest.raises(ValueError, match=r"run with target_epsilon 3\.0, this one has 4\.0"):
+        fresh(target_epsilon=4.0)[0].load_state_dict(read["engine"])
+    with pytest.raises(ValueError, match="run with sample_rate"):
+        fresh(expected_batch_size=9)[0].load_state_dict(read["engine"])
+    with pytest.raises(ValueError, match="run with noise 'global', this one has 'balanced'"):
+        fresh(noise="balanced")[0].load_state_dict(read["engine"])
+    # sigma comes from a search, and a state keeps its own as long as the target holds
+    settings = read["engine"]["settings"]
+    more_noise = settings | {"noise_multiplier": settings["noise_multiplier"] * 1.001}
+    once, _, _ = fresh()
+    once.load_state_dict(read["engine"] | {"settings": more_noise})
+    assert once.noise_multiplier == more_noise["noise_multiplier"]
+    less_noise = settings | {"noise_multiplier": settings["noise_multiplier"] * 0.99}
+    with pytest.raises(ValueError, match="would pass the target"):
+        fresh()[0].load_state_dict(read["engine"] | {"settings": less_noise})
+    with pytest.raises(ValueError, match="no state of an engine"):
+        fresh()[0].load_state_dict({"net": {}})
+    with pytest.raises(ValueError, match="make_private first"):
+        CliplessEngine().load_state_dict(read["engine"])
+
+
+def test_one_engine_for_one_module():
+    engine, net, _, _ = private()
+    with pytest.raises(ValueError, match="has an engine already"):
+        private(CliplessEngine(), net)
+    with pytest.raises(ValueError, match="has an engine already"):
+        private(CliplessEngine(), nn.Sequential(ClipNorm(1.0), net[1]))
+    with pytest.raises(ValueError, match="another module"):
+        private(engine, network(1))
+
+
+def test_a_refused_module_is_left_as_it_was():
+    net = nn.Sequential(nn.Linear(6, 3))
+    before = weights(net).clone()
+    with pytest.raises(ValueError, match="ClipNorm"):
+        private(net=net)
+    assert torch.equal(weights(net), before)
+    private(net=nn.Sequential(ClipNorm(1.0), net[0]))
+
+
+def test_private_modules_are_not_copied():
+    model = private()[3][0]
+    for copier in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(ValueError, match=r"save its \.module"):
+            copier(model)
+    copy.deepcopy(model.module)
+
+
+def shared_module():
+    return nn.Sequential(ClipNorm(1.0), nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"criterion": nn.CrossEntropyLoss()}, "CrossEntropy"),
+        ({"noise": "none"}, "global, per-layer, balanced"),
+        ({"constraint": "clip"}, "constraint"),
+        ({"noise_multiplier": -1.0}, "noise multiplier"),
+        ({"noise_multiplier": float("nan")}, "noise multiplier"),
+        ({"loss_clip": 0.0}, "loss_clip"),
+        ({"expected_batch_size": 0}, "expected batch size"),
+        ({"expected_batch_size": 41}, "at most"),
+        ({"max_physical_batch": 0}, "max_physical_batch"),
+        ({"data_loader": [1]}, "DataLoader"),
+        ({"net": shared_module()}, "BatchNorm"),
+        ({"net": ClipNorm(1.0)}, "optimizer got an empty parameter list"),
+        ({"make": lambda parameters, lr: torch.optim.LBFGS(parameters)}, "LBFGS"),
+        ({"make": lambda parameters, lr: torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)}, "not trained"),
+        ({"make": lambda parameters, lr: torch.optim.SGD(list(parameters)[:3], lr)}, "leaves out 3.bias"),
+        ({"make": lambda parameters, lr: None}, "not NoneType"),
+        ({"input_shape": (7,)}, "6"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_refused_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        private(**options)
+
+
+def test_refused_engines():
+    with pytest.raises(ValueError, match="accountants are"):
+        CliplessEngine(accountant="moments")
+    with pytest.raises(ValueError, match="seed"):
+        CliplessEngine(seed=-1)
+    with pytest.raises(ValueError, match="make_private first"):
+        CliplessEngine().sensitivity()
+    assert CliplessEngine().get_epsilon(DELTA) == 0.0
+    with pytest.raises(ValueError, match="one of the two"):
+        CliplessEngine().make_private_with_epsilon(
+            data_loader=data(), target_epsilon=1.0, target_delta=DELTA, epochs=1, noise_multiplier=1.0
+        )
