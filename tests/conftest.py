@@ -54,10 +54,17 @@ def no_network():
         yield
 
 
+THREADS = int(os.environ["OMP_NUM_THREADS"])
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds():
-    """Start every test from the same random state, so that order and selection change nothing."""
+    """Start every test from the same random state and threads, so that order and selection change nothing.
+
+    numba, when it starts, sets torch's number of threads to all cores; two test processes then wait for one another.
+    """
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - for third-party code that still draws from the global state
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].set_num_threads(THREADS)
