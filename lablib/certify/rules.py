@@ -19,41 +19,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lablib.certify.arithmetic import ULPS, Arithmetic
+from lablib.certify.arithmetic import ULPS
+from lablib.certify.rule import Box, Rule, run
+from lablib.certify.sample_rules import Centre, Clip
 from lablib.certify.skips import StableSoftplus
 from lablib.layers.activations import Abs, FullSort, GroupSort, Householder, LeakyReLU, MaxMin, PReLU
 from lablib.layers.conv import L1Conv2d, LInfConv2d, OrthonormalConv2d, SpectralConv2d
 from lablib.layers.distance import LInfDistance, LInfDistanceConv2d, SortNetConv2d, SortNetLayer
 from lablib.layers.linear import L1Linear, LInfLinear, OrthonormalLinear, SpectralLinear
 from lablib.layers.lipschitz_linear import LipschitzLinear
-from lablib.layers.per_sample import LARGEST, CentreSample, ClipNorm
+from lablib.layers.per_sample import CentreSample, ClipNorm
 from lablib.layers.sequential import guarantee
 from lablib.layers.shift import MeanShift, Normalise, Scale
 from lablib.layers.splines import LearnableSpline
 from lablib.ops import linf_dist, sortnet
 from lablib.ops.activations import per_channel
 from lablib.ops.sorting import channel_dim
-
-Box = tuple[Tensor, Tensor]
-
-
-def run(layer: nn.Module, x: Tensor) -> Tensor:
-    """Return the layer's output, without letting an in-place layer, or one inside it, overwrite ``x``."""
-    inplace = any(getattr(part, "inplace", False) for part in layer.modules())
-    return layer(x.clone() if inplace else x)
-
-
-class Rule:
-    """A layer that is monotone in each input, 1-Lipschitz in linf apart for each output, and moves values only."""
-
-    def box(self, layer: nn.Module, lower: Tensor, upper: Tensor) -> Box:
-        return run(layer, lower), run(layer, upper)
-
-    def spread(self, layer: nn.Module, error: Tensor) -> Tensor:
-        return error
-
-    def local(self, layer: nn.Module, inputs: Tensor, outputs: Tensor, form: Arithmetic) -> Tensor | None:
-        return None
 
 
 class _Reshape(Rule):
@@ -140,58 +121,6 @@ class _AvgPool(Rule):
     def local(self, layer, inputs, outputs, form):
         terms = math.prod(_pair(layer.kernel_size))
         return form.relative(terms + 1) * layer(inputs) + 2 * terms * form.tiny
-
-
-class _Centre(Rule):
-    """x_i - mean: (1 - 1/n) x_i - sum of the others / n. The mean errs by n roundings of mean |x|."""
-
-    def box(self, layer, lower, upper):
-        low, high = lower.double(), upper.double()
-        return self.apply(layer, low, high), self.apply(layer, high, low)
-
-    def spread(self, layer, error):
-        return self.apply(layer, error, -error)
-
-    def local(self, layer, inputs, outputs, form):
-        terms = self.terms(layer, inputs)
-        reach = self.apply(layer, inputs, -inputs) + inputs
-        return form.relative(terms + 4) * reach + 2 * terms * form.tiny
-
-    def apply(self, layer, own: Tensor, others: Tensor) -> Tensor:
-        """(1 - 1/n) own_i - sum over j != i of others_j / n."""
-        total = others.sum(layer.axes(own.dim()), keepdim=True)
-        return own - (total - others + own) / self.terms(layer, own)
-
-    def terms(self, layer, x: Tensor) -> int:
-        return math.prod(x.shape[axis] for axis in layer.axes(x.dim()))
-
-
-class _ClipNorm(Rule):
-    """c x with c = min(1, bound / ||x||), between its values at the largest and the least norm in a box.
-
-    Rounding. c is made smaller by 2 u, rounded once, and multiplies with one rounding; the norm of n features is
-    computed in float64.
-    """
-
-    def box(self, layer, lower, upper):
-        low, high = lower.double(), upper.double()
-        inside = (low < 0) & (high > 0)
-        nearest = torch.where(inside, 0.0, torch.minimum(low.abs(), high.abs()))
-        least = self.scale(layer, torch.maximum(low.abs(), high.abs()))
-        most = self.scale(layer, nearest)
-        return torch.minimum(low * least, low * most), torch.maximum(high * least, high * most)
-
-    def spread(self, layer, error):
-        size = (1.0 + 1e-12) * _norms(error)  # 1-Lipschitz in l2
-        return size.expand_as(error)
-
-    def local(self, layer, inputs, outputs, form):
-        share = form.relative(10) + (inputs[0].numel() + 16) * 2.0**-52
-        local = share * outputs + 8 * form.tiny * (1.0 + inputs)
-        return torch.where(_norms(inputs) < 1e-3 * LARGEST * layer.bound, local, math.inf)
-
-    def scale(self, layer, x: Tensor) -> Tensor:
-        return layer.bound / _norms(x).clamp(min=layer.bound)
 
 
 class _Householder(Rule):
@@ -386,11 +315,6 @@ def _combine(low: tuple[Tensor, ...], high: tuple[Tensor, ...], *factors: Tensor
     return least[0] + least[1], most[0] + most[1]
 
 
-def _norms(x: Tensor) -> Tensor:
-    """The l2 norm of each sample (B, 1, ...), for an ``x`` (B, ...)."""
-    return x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.dim() - 1))
-
-
 def _product(low: Tensor, high: Tensor, factor: Tensor) -> Box:
     return torch.minimum(low * factor, high * factor), torch.maximum(low * factor, high * factor)
 
@@ -438,8 +362,8 @@ RULES: dict[type[nn.Module], Rule] = {
     LearnableSpline: _Spline(),
     MeanShift: _Relative(1),
     Normalise: _Relative(4),
-    CentreSample: _Centre(),
-    ClipNorm: _ClipNorm(),
+    CentreSample: Centre(),
+    ClipNorm: Clip(),
     Scale: _Scale(2),
     StableSoftplus: _Softplus(),
 }

@@ -26,6 +26,7 @@ class Contest:
 def contests() -> list[Contest]:
     """Return all comparisons there are."""
     from lablib.experiments.kernel_bench import kernel_contests
+    from lablib.experiments.private_speed_sides import private_contests
     from lablib.experiments.sortnet_bench import sortnet_contests
     from lablib.experiments.spline_bench import spline_contests
 
@@ -33,6 +34,7 @@ def contests() -> list[Contest]:
         *kernel_contests(),
         *sortnet_contests(),
         *spline_contests(),
+        *private_contests(),
         Contest("GroupSort(2) forward+backward, (512, 1024)", "torch.sort of pairs", lambda: _sorting(2)),
         Contest(
             "GroupSort(8) forward+backward, (512, 1024)", "deel-torchlip GroupSort", lambda: _sorting_deel(8)

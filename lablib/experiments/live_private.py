@@ -24,6 +24,7 @@ from lablib.privacy.projections import project
 from lablib.privacy.sensitivity import Sensitivity, sensitivity
 
 CLASSES = 10
+CANDIDATES = 64  # of a search, in each round
 ARCHITECTURES = ("dense", "convolution")
 CONSTRAINTS = ("orthonormal", "spectral", "frobenius")
 
@@ -126,38 +127,33 @@ def per_sample_norms(
 def search(
     model: nn.Sequential, shape: tuple[int, ...], criterion: nn.Module, rounds: int = 30, seed: int = 0
 ) -> SampleNorms:
-    """Look for samples with large gradients: for every layer, keep what is best and change it at random.
+    """Look for samples with long gradients: keep the best one for each parameter, change it at random, and go on.
 
     Args:
-        shape: of one sample. ``rounds``: how often the candidates change.
+        model: begins with ClipNorm, so that any sample may be tried. ``shape``: of one sample.
+        rounds: at least 1.
 
     Returns:
         norms of the best samples found, one row per trained parameter.
     """
     rng = torch.Generator().manual_seed(seed)
     names = [name for name, _ in model.named_parameters()]
-    count = 64
-    starts = torch.randn(count, *shape, generator=rng)
-    starts[: count // 2] = starts[: count // 2].sign()  # flat pictures of signs, and one of ones
-    starts[0] = 1.0
-    x = 10 * functional.normalize(starts.flatten(1)).view(-1, *shape)  # the model clips them
-    y = torch.randint(CLASSES, (count,), generator=rng)
-    champions = [(x[:1], y[:1])] * len(names)
+    starts = torch.randn(CANDIDATES, *shape, generator=rng)
+    starts[: CANDIDATES // 2] = starts[: CANDIDATES // 2].sign()
+    starts[0] = 1.0  # constant: the worst case of one convolution
+    x = 10 * functional.normalize(starts.flatten(1)).view(-1, *shape)
+    y = torch.randint(CLASSES, (CANDIDATES,), generator=rng)
+    parents = torch.arange(CANDIDATES) % len(names)
     for turn in range(rounds):
         found = per_sample_norms(model, x, y, criterion)
-        for place, name in enumerate(names):
-            best = int(found.gradients[name].argmax())
-            champions[place] = x[best : best + 1], y[best : best + 1]
-        kept = torch.cat([each for each, _ in champions]), torch.cat([each for _, each in champions])
-        parents = torch.arange(count) % len(names)
-        size = 0.5 * 0.85**turn
-        change = torch.randn(count, *shape, generator=rng) * size * kept[0][parents].abs().mean()
-        change[: len(names)] = 0.0  # the best survive
-        x, y = kept[0][parents] + change, kept[1][parents].clone()
-        other = torch.rand(count, generator=rng) < 0.2
-        other[: len(names)] = False
-        y[other] = torch.randint(CLASSES, (int(other.sum()),), generator=rng)
-    return per_sample_norms(model, *kept, criterion)
+        best = torch.stack([found.gradients[name].argmax() for name in names])
+        champions, size = (x[best], y[best]), 0.5 * 0.85**turn
+        change = size * torch.randn(CANDIDATES, *shape, generator=rng) * champions[0].abs().mean()
+        relabel = torch.rand(CANDIDATES, generator=rng) < 0.2
+        change[: len(names)], relabel[: len(names)] = 0.0, False  # the best survive
+        x, y = champions[0][parents] + change, champions[1][parents]
+        y[relabel] = torch.randint(CLASSES, (int(relabel.sum()),), generator=rng)
+    return per_sample_norms(model, *champions, criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +246,7 @@ def train_private(
         on_progress: called a few times a second.
 
     Raises:
-        ValueError: for what the engine refuses.
+        ValueError: for what the engine refuses, or if the target allows no step.
     """
     model = build("dense", 1, 64, seed=seed or 0)
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
@@ -270,6 +266,8 @@ def train_private(
     if math.isfinite(target_epsilon):
         rate = batch_size / len(x_train)
         allowed = min(steps, steps_within(target_epsilon, DELTA, noise_multiplier, rate, accountant="rdp"))
+    if allowed < 1:
+        raise ValueError(f"not one step fits into epsilon {target_epsilon:g}; raise the noise or the target")
     x, y = digits("test")
     history: list[dict[str, float]] = []
     start = last = time.perf_counter()

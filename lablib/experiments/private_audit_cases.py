@@ -123,8 +123,8 @@ def _scaled(factor: float, *names: str) -> dict:
 
 BROKEN = (
     Case("bias without √(HW)", "bias of a map", Setting(2.0, 4, **_scaled(0.25, "1.bias"))),
-    Case("windows not counted", "convolution", Setting(1.7, 4, **_scaled(1 / 3, "1.weight"))),
-    _dense("L / batch size", 4.0, 4, others=31, **_scaled(1 / 32, "1.weight", "1.bias")),
+    Case("windows not counted", "convolution", Setting(2.4, 4, **_scaled(1 / 3, "1.weight"))),
+    _dense("L / batch size", 8.0, 4, others=31, **_scaled(1 / 32, "1.weight", "1.bias")),
     _dense("L / batch size, q = 1/8", 3.0, 10, 0.125, others=31, **_scaled(1 / 4, "1.weight", "1.bias")),
     Case(
         "divided by the drawn batch",

@@ -34,7 +34,7 @@ def peak_memory(method: str, network: str, batch_size: int, device: str = "cpu",
         return _peak_on_card(method, network, batch_size, device)
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
-        context.set_forkserver_preload([__name__, "opacus"])
+        context.set_forkserver_preload([__name__, "opacus", "lablib.privacy"])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
         target=_answer, args=(sender, method, network, batch_size, threads), daemon=True

@@ -5,7 +5,7 @@ it: clipping, noise, sensitivities, projection. Batches are drawn before; sampli
 used through its own front door (``make_private``), with stochastic gradient descent inside.
 """
 
-import dataclasses
+import functools
 import itertools
 import warnings
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from lablib.experiments.bench import Contest
 
 CLIPLESS, PLAIN = "clipless", "plain SGD"
 PER_SAMPLE, GHOST = "Opacus, per sample", "Opacus, ghost"
@@ -22,7 +24,7 @@ CLASSES = 10
 INPUT_BOUND = 10.0  # l2 norm that the clipless network clips its inputs to: about that of an MNIST image
 RATE, MOMENTUM = 0.05, 0.9
 NOISE, CLIP = 1.0, 1.0
-STEPS = 10**6  # that a loader may be asked for
+BATCHES = (128, 2048)  # of the comparisons of lablib bench
 
 
 def mlp() -> nn.Sequential:
@@ -45,12 +47,29 @@ def convolutional() -> nn.Sequential:
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {"MLP 784-256-10": mlp, "convolutional": convolutional}
 
 
-@dataclasses.dataclass
-class Side:
-    """One way to train: ``draw()`` says that a batch is due, ``step()`` takes one training step with it."""
+Batch = tuple[Tensor, Tensor]
 
-    draw: Callable[[], object]
-    step: Callable[[], object]
+
+class Side:
+    """One way to train: ``draw()`` gets a batch, a copy as a loader makes it, and ``step()`` trains on it.
+
+    Args:
+        draw: returns a batch.
+        train: takes one training step with it.
+    """
+
+    def __init__(self, draw: Callable[[], Batch], train: Callable[[Tensor, Tensor], object]) -> None:
+        self._draw, self._train = draw, train
+        self._batch: Batch | None = None
+
+    def draw(self) -> None:
+        """Get a batch; the one before is given up first."""
+        self._batch = None
+        self._batch = self._draw()
+
+    def step(self) -> None:
+        """Train on the batch."""
+        self._train(*self._batch)
 
     def __call__(self) -> None:
         """Draw and step."""
@@ -79,21 +98,39 @@ def prepare(method: str, network: str, batch_size: int, device: str = "cpu") -> 
     return _PREPARE[method](module, x, y)
 
 
+def private_contests() -> list[Contest]:
+    """Return the comparisons of a private step for ``lablib bench``; here the drawing of its batch is in the time."""
+
+    def sides(network: str, batch_size: int, peer: str) -> tuple[Side, Side]:
+        return prepare(CLIPLESS, network, batch_size), prepare(peer, network, batch_size)
+
+    return [
+        Contest(f"private step, {network}, batch {size}", peer, functools.partial(sides, network, size, peer))
+        for network in NETWORKS
+        for size in BATCHES
+        for peer in METHODS[1:]
+    ]
+
+
 def _sgd(module: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(module.parameters(), lr=RATE, momentum=MOMENTUM)
 
 
-def _side(module: nn.Module, optimizer, criterion, x: Tensor, y: Tensor, draw=lambda: None) -> Side:
-    def step() -> None:
+def _training(module: nn.Module, optimizer, criterion) -> Callable[[Tensor, Tensor], None]:
+    def train(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
         criterion(module(x), y).backward()
         optimizer.step()
 
-    return Side(draw, step)
+    return train
+
+
+def _copying(x: Tensor, y: Tensor) -> Callable[[], Batch]:
+    return lambda: (x.clone(), y.clone())
 
 
 def _plain(module: nn.Module, x: Tensor, y: Tensor) -> Side:
-    return _side(module, _sgd(module), nn.CrossEntropyLoss(), x, y)
+    return Side(_copying(x, y), _training(module, _sgd(module), nn.CrossEntropyLoss()))
 
 
 def _opacus(mode: str) -> Callable[[nn.Module, Tensor, Tensor], Side]:
@@ -112,24 +149,23 @@ def _opacus(mode: str) -> Callable[[nn.Module, Tensor, Tensor], Side]:
                 grad_sample_mode=mode,
                 poisson_sampling=False,
             )
-        side = _side(module, optimizer, criterion[0] if criterion else nn.CrossEntropyLoss(), x, y)
+        train = _training(module, optimizer, criterion[0] if criterion else nn.CrossEntropyLoss())
 
-        def quiet() -> (
-            None
-        ):  # torch warns that hooks fire on inputs without a gradient: what Opacus counts on
+        def quiet(x: Tensor, y: Tensor) -> None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                side.step()
+                warnings.simplefilter(
+                    "ignore"
+                )  # that hooks fire although the input has no gradient: it is meant so
+                train(x, y)
 
-        return Side(side.draw, quiet)
+        return Side(_copying(x, y), quiet)
 
     return made
 
 
 def _clipless(module: nn.Sequential, x: Tensor, y: Tensor) -> Side:
     from lablib.layers import ClipNorm
-    from lablib.privacy import CliplessEngine
-    from lablib.privacy.losses import CrossEntropy
+    from lablib.privacy import CliplessEngine, CrossEntropy
 
     module = nn.Sequential(ClipNorm(INPUT_BOUND), *module)
     module, optimizer, criterion, loader = CliplessEngine().make_private(
@@ -139,8 +175,8 @@ def _clipless(module: nn.Sequential, x: Tensor, y: Tensor) -> Side:
         data_loader=_loader(x, y),
         noise_multiplier=NOISE,
     )
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    return _side(module, optimizer, criterion, x, y, draw=lambda: next(batches))
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))  # rate 1: every batch holds all samples
+    return Side(lambda: tuple(next(batches)), _training(module, optimizer, criterion))
 
 
 def _loader(x: Tensor, y: Tensor) -> DataLoader:

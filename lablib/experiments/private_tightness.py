@@ -124,7 +124,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def train(design: Design, images: Images, config: Config, seed: int) -> dict[str, Any]:
-    """Train one network privately; return ``moments``, the test accuracy, epsilon, sigma and the bounds that count."""
+    """Train one network privately; return ``moments``, test ``accuracy``, ``epsilon``, ``sigma``, ``entries``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(design, images.scale, images.classes)

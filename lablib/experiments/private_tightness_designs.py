@@ -4,9 +4,9 @@ The gradient of a dense layer for one sample has the norm ||g|| ||x||, its bound
 features, ||x|| / X, and in the cotangents, ||g|| / G:
 
 - ReLU sets features and cotangents to zero; GroupSort with orthonormal matrices keeps both norms;
-- a matrix that narrows loses features, one that widens loses cotangents, a square one loses neither. So: widen or
-  keep in the first layer (nothing below it needs a cotangent), square ones, narrow in the last (nothing above it needs
-  features);
+- a matrix that narrows loses features, one that widens loses cotangents, a square one loses neither. So: square
+  ones, wider at most in the first layer (nothing below it needs cotangents), narrower only in the last (nothing
+  above it needs features);
 - X is what inputs are clipped to. Clipping to what most samples reach makes ||x|| = X at the first layer; clipping
   again behind a layer that loses features lowers X there;
 - G starts at the Lipschitz constant of the loss, sqrt(2), which a fitted sample is far from. Clipping the cotangents
@@ -19,6 +19,7 @@ All radii are public: chosen from what an image can be, not from the training se
 """
 
 import dataclasses
+import itertools
 
 from torch import nn
 
@@ -119,7 +120,7 @@ def _dense(design: Design, scale: Scale, classes: int) -> list[nn.Module]:
         if design.narrowing
         else (n, n, n, n, classes)
     )
-    return [nn.Flatten(), *(nn.Linear(i, o, bias=False) for i, o in zip(widths, widths[1:]))]
+    return [nn.Flatten(), *(nn.Linear(i, o, bias=False) for i, o in itertools.pairwise(widths))]
 
 
 def _convolutions(design: Design, scale: Scale, classes: int) -> list[nn.Module]:

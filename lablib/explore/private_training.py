@@ -56,6 +56,7 @@ class PrivateRunExplorer:
     def train(self) -> None:
         """Train from the start with the chosen settings; an interrupt keeps what was reached so far."""
         self.progress.max, self.progress.value, self._drawn_at = self.steps.value, 0, 0.0
+        self._target = self.target.value  # the slider may move while this run is drawn
         with pressed(self.button, self.status):
             made = self._train(
                 noise_multiplier=self.noise_multiplier.value,
@@ -63,7 +64,7 @@ class PrivateRunExplorer:
                 learning_rate=2.0**self.rate.value,
                 loss_clip=self.loss_clip.value,
                 noise=self.noise.value,
-                target_epsilon=self.target.value,
+                target_epsilon=self._target,
                 steps=self.steps.value,
                 keep_on_interrupt=True,
                 on_progress=self._progress,
@@ -90,7 +91,7 @@ class PrivateRunExplorer:
             with self.figure.batch_update():
                 learned.x, learned.y = steps, [100 * row["accuracy"] for row in made.history]
                 cost.x, cost.y = steps, [row["epsilon"] for row in made.history]
-                limit.x, limit.y = [0, steps[-1]], [self.target.value] * 2
+                limit.x, limit.y = [0, steps[-1]], [self._target] * 2
             self._drawn_at = time.perf_counter()
 
     def _draw_ends(self) -> None:

@@ -73,7 +73,8 @@ class CentreSample(LipschitzLayer):
 
     @exact
     def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(self.axes(x.dim()), keepdim=True)
+        # in float64: thousands of float32 roundings would be as large as small certified radii
+        return x - x.mean(self.axes(x.dim()), keepdim=True, dtype=torch.float64).to(x.dtype)
 
     def axes(self, rank: int) -> tuple[int, ...]:
         """Return the axes of an input of ``rank`` axes that the mean is over: the only one of a vector.
@@ -119,5 +120,5 @@ def clip_norm(x: Tensor, bound: float, total: bool = True) -> Tensor:
         size = torch.where(kept, size, torch.inf)
         flat = flat.nan_to_num(0.0, 0.0, 0.0)
     # two roundings, of the scale (1 within the ball) and of the product: `limit` has room for them
-    scale = limit / size.clamp(min=limit)
+    scale = limit / size.clamp(min=max(limit, 1e-300))  # limit is 0 where the format has nothing in the ball
     return (flat * scale.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype).reshape(x.shape)

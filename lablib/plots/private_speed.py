@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from lablib.plots.theme import BLUE, GREY, ORANGE, PAGE_WIDTH, RED, Look, new_figure, theme
 
@@ -18,15 +18,15 @@ METHOD_LOOKS = {
 
 
 def draw_speed(
-    times: Sequence[Mapping[str, Any]], memory: Sequence[Mapping[str, Any]], limit: int, where: str
+    times: Sequence[Mapping[str, Any]], memory: Sequence[Mapping[str, Any]], limit: int | None, where: str
 ) -> Figure:
     """Return one row per network: steps per second on the left, peak memory of a step on the right.
 
     Args:
         times: ``network``, ``batch``, ``seconds`` (method -> ``lower``, ``median``, ``upper``), ``over_plain`` and,
             where Opacus was there, ``per_sample_over``.
-        memory: ``network``, ``method``, ``peaks`` (batch as a string -> bytes), ``largest`` (``fits``).
-        limit: bytes, of the largest batches.
+        memory: ``network``, ``method``, ``peaks`` (batch as a string -> bytes), ``largest`` (``fits``, or None).
+        limit: bytes, of the largest batches; None if none were looked for.
         where: on what it was measured, in words.
 
     Raises:
@@ -73,15 +73,25 @@ def _speeds(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         slow, fast = ([1 / t[end] for _, t in own] for end in ("upper", "lower"))
         axis.fill_between(sizes, slow, fast, color=look.colour, alpha=0.15, linewidth=0)
     axis.set(xscale="log", yscale="log", ylabel="steps per second")
+    _plain_ticks(axis)
 
 
-def _peaks(axis: Axes, rows: Sequence[Mapping[str, Any]], limit: int) -> None:
+def _peaks(axis: Axes, rows: Sequence[Mapping[str, Any]], limit: int | None) -> None:
     for row in rows:
         look = METHOD_LOOKS[row["method"]]
         peaks = {int(size): peak / 2**20 for size, peak in row["peaks"].items()}
         axis.plot(list(peaks), list(peaks.values()), marker=look.marker, **look.line())
     axis.set(xscale="log", yscale="log", ylabel="peak memory of a step [MiB]")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3g}"))
+    _plain_ticks(axis)
+    if limit is None:
+        return
     found = {row["method"]: row["largest"]["fits"] for row in rows if row["largest"]["fits"]}
     lines = "\n".join(f"{method}: {found[method]:,}" for method in METHOD_LOOKS if method in found)
     axis.set_title(f"Largest batch in {limit / 2**30:g} GiB:\n{lines}", fontsize=8.5)
+
+
+def _plain_ticks(axis: Axes) -> None:
+    """Ticks at 1, 3, 10, 30, ..., in words as plain numbers."""
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -46,11 +46,11 @@ def draw_tightness(
         left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         left.axvline(1.0, color=GREY, linewidth=1.0)
         left.grid(axis="y", visible=False)
-        right.set(xscale="log", xlabel="signal to noise", title="Test accuracy over\nsignal to noise")
+        right.set(xscale="log", xlabel="signal to noise;\nin words: test accuracy")
         right.grid(axis="y", visible=False)
         right.margins(x=0.3)
         _name_families(left, places, rows)
-        left.set_title(_title(rows, levels, epsilon, data))
+        figure.suptitle(_title(rows, levels, epsilon, data), x=0.01, ha="left", fontsize=10.5)
         handles = [
             Line2D([], [], color=colour, marker=marker, label=f"{name} layer" + "s" * (name == "hidden"))
             for name, (colour, marker) in LOOKS.items()
@@ -120,6 +120,6 @@ def _title(rows: Sequence[Mapping[str, Any]], levels: Sequence[float], epsilon: 
     dense = [row for row in rows if row["family"] in FAMILIES]
     best = max(typical(row) for row in dense)
     return (
-        f"{data}, epsilon {epsilon:g} for all: what makes the bound tight\n"
-        f"takes the median ratio of a dense layer from {typical(dense[0]):.0%} to {best:.0%}"
+        f"{data}, epsilon {epsilon:g} for all: what makes the bound tight "
+        f"\ntakes the median ratio of a dense layer from {typical(dense[0]):.0%} to {best:.0%}"
     )

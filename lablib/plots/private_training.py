@@ -19,7 +19,7 @@ def draw_mechanism(noise_multiplier: float, epsilon: float) -> Figure:
     where the density with the sample exceeds e^epsilon times the one without; that area is delta.
     """
     with theme():
-        figure = new_figure(6.6, 2.6)
+        figure = new_figure(7.4, 2.6)
         axes = figure.subplots()
         at = np.linspace(-3.2 * noise_multiplier, 1 + 3.4 * noise_multiplier, 600)
         without, with_it = (
@@ -39,8 +39,8 @@ def draw_mechanism(noise_multiplier: float, epsilon: float) -> Figure:
             ylabel="density",
             title="What one sample changes",
         )
-        axes.set_ylim(0, 1.3 * with_it.max())
-        axes.legend(loc="upper left")
+        axes.set_ylim(0, 1.15 * with_it.max())
+        figure.legend(loc="outside right center")
     return figure
 
 

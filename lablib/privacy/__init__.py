@@ -1,8 +1,8 @@
-"""Private training without clipping: proven sensitivities of Lipschitz networks, and projections that keep them small.
+"""Private training without clipping gradients: Lipschitz networks, whose sensitivities are proven.
 
-    from lablib.privacy import ClipCotangent, project, sensitivity
-    net = nn.Sequential(ClipNorm(1.0), nn.Flatten(), nn.Linear(784, 256), MaxMin(), nn.Linear(256, 10))
-    print(sensitivity(net, (1, 28, 28), 2**0.5, norms=project(net, "orthonormal")).table())
+from lablib.privacy import CliplessEngine, CrossEntropy, project, sensitivity
+net = nn.Sequential(ClipNorm(1.0), nn.Flatten(), nn.Linear(784, 256), MaxMin(), nn.Linear(256, 10))
+print(sensitivity(net, (1, 28, 28), 2**0.5, norms=project(net, "orthonormal")).table())
 """
 
 from lablib.privacy.cotangents import ClipCotangent

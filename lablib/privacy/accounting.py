@@ -164,7 +164,7 @@ def find_noise_multiplier(
     if _entry(1.0, sample_rate, steps)[2] == 0:
         raise ValueError("no steps need no noise; give the number of steps of the run")
 
-    grid = min(max(3e-4 * target, INTERVAL), 0.1)  # as fine as the accuracy of the root needs
+    grid = min(max(1e-3 * target, INTERVAL), 0.1)  # as fine as the accuracy of the root needs
 
     def excess(log_sigma: float) -> float:
         found = epsilon((math.exp(log_sigma), sample_rate, steps), delta, accountant, interval=grid)

@@ -26,6 +26,9 @@ import numpy as np
 from scipy import optimize, special, stats
 
 THRESHOLDS = 400  # candidates at most, on the first half
+CAUTION = (
+    1e-6  # the confidence 1 - CAUTION of the choice among them keeps thresholds away that few runs speak for
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _audit(
     first, second = zip(_halves("without", without), _halves("with_canary", with_canary), strict=True)
     each = (1.0 + confidence) / 2.0  # both rates together then fail with at most 1 - confidence
     candidates = _candidates(np.concatenate(first))
-    threshold = float(candidates[np.argmax(bound(*_rate_bounds(*first, candidates, each)))])
+    threshold = float(candidates[np.argmax(bound(*_rate_bounds(*first, candidates, 1.0 - CAUTION)))])
     alpha, beta = (float(rate[0]) for rate in _rate_bounds(*second, np.array([threshold]), each))
     return Audit(threshold, alpha, beta, float(bound(alpha, beta)), min(map(len, second)))
 

@@ -98,6 +98,9 @@ class CliplessEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken: after make_private with the same settings, before any step.
 
+        Steps that were taken after that are not in its ledger: nothing of them may have been seen or kept. (With
+        the same seed they are taken again just as they were.)
+
         Raises:
             ValueError: for a state of other settings, a damaged one, or if this engine has taken steps itself.
         """
@@ -312,6 +315,10 @@ class CliplessEngine:
 def _first_shape(batch: Any) -> tuple[int, ...]:
     """Return the shape of a sample in the first tensor of a batch."""
     while not isinstance(batch, Tensor):
+        if not batch:
+            raise ValueError(
+                "the loader's batches begin with no tensor; give input_shape, the shape of one sample"
+            )
         batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
     return tuple(batch.shape[1:])
 

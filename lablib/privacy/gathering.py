@@ -25,6 +25,7 @@ class Ticket:
 
     batch: int
     part: int
+    outputs: Tensor | None = None  # as the module gave them
     cotangent: Tensor | None = None  # what the private criterion sends back, set when it is called
 
 
@@ -93,10 +94,8 @@ class Gathering:
             )
         self._given.add(ticket.part)
         for name, gradient in gradients.items():
-            if name in self.sums:
-                self.sums[name] += gradient
-            else:
-                self.sums[name] = gradient.detach().clone()
+            # not in place: autograd may give one tensor to two parameters
+            self.sums[name] = self.sums[name] + gradient if name in self.sums else gradient
 
 
 class _Tap(torch.autograd.Function):
@@ -186,6 +185,7 @@ class PrivateModule(nn.Module):
             with torch.no_grad():
                 shape = self.module(x.new_zeros(1, *x.shape[1:])).shape[1:]
             outputs = x.new_zeros(0, *shape).requires_grad_()
+        ticket.outputs = outputs.detach().clone()
         gated = _Gate.apply(outputs, ticket)
         gated.ticket = ticket
         return gated
@@ -214,6 +214,8 @@ class PrivateCriterion(nn.Module):
         if ticket is None or not (outputs.requires_grad and torch.is_grad_enabled()):
             return self.criterion(outputs, targets).sum() / self.expected_batch_size
         check_loss(self.criterion)
+        if not torch.equal(outputs, ticket.outputs):
+            raise ValueError("the outputs were changed in place; give the criterion what the module returned")
         leaf = outputs.detach().requires_grad_()
         with torch.enable_grad():
             losses = self.criterion(leaf, targets) if len(leaf) else leaf.sum(tuple(range(1, leaf.dim())))

@@ -71,12 +71,12 @@ class Randomness:
         return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(entropy)))
 
 
-def add_gaussian(total: Tensor, scale: float, generator: np.random.Generator) -> None:
-    """Add Gaussian noise of standard deviation ``scale`` to ``total`` in place, on its own device."""
-    if total.device.type == "cpu":  # torch seeds its CPU generator with 32 bits only, NumPy with all of them
-        kind = np.float64 if total.dtype == torch.float64 else np.float32
-        fresh = torch.from_numpy(generator.standard_normal(total.numel(), dtype=kind)).view_as(total)
+def gaussian(like: Tensor, scale: float, generator: np.random.Generator) -> Tensor:
+    """Return Gaussian noise of standard deviation ``scale``, of the shape, dtype and device of ``like``."""
+    if like.device.type == "cpu":  # torch seeds its CPU generator with 32 bits only, NumPy with all of them
+        kind = np.float64 if like.dtype == torch.float64 else np.float32
+        fresh = torch.from_numpy(generator.standard_normal(like.numel(), dtype=kind)).view(like.shape)
     else:
-        own = torch.Generator(total.device).manual_seed(int(generator.integers(2**63)))
-        fresh = torch.randn(total.shape, generator=own, dtype=total.dtype, device=total.device)
-    total.add_(fresh, alpha=scale)
+        own = torch.Generator(like.device).manual_seed(int(generator.integers(2**63)))
+        fresh = torch.randn(like.shape, generator=own, dtype=like.dtype, device=like.device)
+    return fresh.mul_(scale)

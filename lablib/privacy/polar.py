@@ -14,7 +14,8 @@ from lablib.certify.arithmetic import check_arithmetic
 from lablib.ops.conv_norms import to_phases
 from lablib.ops.rounding import EPS64
 
-_NEAR = 0.15  # ||W W^T - 1||_F up to which one round is enough: less than 0.11 % from orthonormal
+# Of polish: ||W W^T - 1||_F at most, and ||W W^T - 1||_2 for one round and for its short form.
+_REACH, _FAR, _NEAR = 2.0, 0.4, 0.15
 _ROUNDS = 20  # after which other ways take over
 _SMALL = 0.1  # one round after a defect d it is below d^3 / 3
 
@@ -47,15 +48,19 @@ def polar_factor(weight: Tensor) -> Tensor:
 def polish(weight: Tensor) -> Tensor | None:
     r"""Return W (O, I) one round nearer to orthonormal, with a true spectral norm of at most 1; None if it is far.
 
-    Let G = W W^T (O <= I) and E = G - 1 with ||E||_F <= s. For an eigenvalue 1 + e of G, |e| <= s, the round
+    Let E = W W^T - 1 (O <= I), f = ||E||_F, and s^2 = min(f^2, ||E^2||_F) >= ||E||_2^2. The round is W <- T W with
 
-        W <- T W,   T = 1 - E / 2 + 3 E^2 / 8
+        T = 1 - E / 2 + 3 E^2 / 8  [- 5 E^3 / 16 + 35 E^4 / 128  for s above 0.15],
 
-    gives (1 + e)(1 - e/2 + 3 e^2/8)^2 = 1 + 5 e^3/8 - 15 e^4/64 + 9 e^5/64 <= 1 + 5 s^3/8 + 9 s^5/64, whose root
-    bounds the norm. So the one Gram matrix in float64 proves the norm of what comes out. The rest is rounding (u,
-    gamma_r = r u / (1 - r u), r the shorter side), relative to ||W||_F:
+    the start of the series of (1 + E)^(-1/2). For an eigenvalue e of E the singular value sqrt(1 + e) becomes
+    sqrt(1 + e) t(e): at most 1 for e < 0, where all terms left out are positive, and for e > 0 at most
 
-        of T  gamma (s + s^2),  of the product  gamma ||T - 1||_F,  of sum and scaling  4 u.
+        1 + (1 + s / 2) 5 s^3 / 16   or   1 + (1 + s / 2) 63 s^5 / 256,
+
+    since the first term left out is larger than the rest. So the one Gram matrix in float64 proves the norm of what
+    comes out. The rest is rounding: with c = ||T - 1||_F, r the shorter side and gamma = (r + 8) u,
+
+        of T  gamma (f / 5 + f^2 / 2 [+ f^3 + f^4]) ||W||_2,  of the product  gamma c ||W||_F,  of sums  4 u ||W||_F.
     """
     wide = weight if weight.shape[0] <= weight.shape[1] else weight.mT
     exact = wide.double()
@@ -64,18 +69,29 @@ def polish(weight: Tensor) -> Tensor | None:
     total = float(diagonal.sum())
     diagonal -= 1.0
     short, long = wide.shape
-    s = float(torch.linalg.matrix_norm(rest)) + (long + short * short + 8) * EPS64 * (1.0 + total)
+    f = float(torch.linalg.vector_norm(rest)) + (long + short * short + 8) * EPS64 * (1.0 + total)
     unit = torch.finfo(weight.dtype).eps / 2
-    if not s <= _NEAR or short * unit > 1e-3 or not _rounds_plainly(weight.device):
+    if not f <= _REACH or short * unit > 1e-3 or not _rounds_plainly(weight.device):
         return None
-    rest = rest.to(weight.dtype)
-    change = (rest @ rest).mul_(0.375).sub_(rest, alpha=0.5)
     gamma = (short + 8) * unit * 1.01
+    rest = rest.to(weight.dtype)
+    square = rest @ rest
+    q = float(torch.linalg.vector_norm(square, dtype=torch.float64)) * (1.0 + 1e-9) + gamma * f * f
+    s = min(f, math.sqrt(q))
+    if s > _FAR:
+        return None
+    change = 0.375 * square - 0.5 * rest
+    size, error = 0.5 * f + 0.375 * q, 0.2 * f + 0.5 * f**2
+    excess = 0.3125 * s**3
+    if s > _NEAR:
+        change += square @ (0.2734375 * square - 0.3125 * rest)
+        size, error = size + q * (0.3125 * f + 0.2734375 * q), error + f**3 + f**4
+        excess = 0.2461 * s**5
     frobenius = math.sqrt(total) * 1.001
-    rounding = frobenius * (gamma * (s + s * s) + gamma * (0.5 * s + 0.375 * s * s) + 4.0 * unit) * 1.2
-    bound = math.sqrt(1.0 + 0.625 * s**3 + 0.15 * s**5) + rounding
+    rounding = gamma * error * (1.0 + s) + gamma * size * 1.01 * frobenius + 4.0 * unit * frobenius
+    bound = 1.0 + (1.0 + 0.5 * s) * excess + 1.1 * rounding
     # not addmm, which may round W as often as there are terms
-    scaled = (wide + change @ wide) / (bound * (1.0 + 2.0 * unit))
+    scaled = (change @ wide).add_(wide).div_(bound * (1.0 + 2.0 * unit))
     return scaled if wide is weight else scaled.mT
 
 

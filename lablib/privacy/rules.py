@@ -11,36 +11,27 @@ Rounding. For a product with n terms, fl(sum a_i b_i) errs by at most gamma_n su
 u), in any order (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1), so a product with
 W by at most gamma_n || |W| ||_2 ||x|| <= gamma_n ||W||_F ||x||, in l2. Masks, sorts and maxima are decided by
 computed values; the bounds hold for every outcome. The rounding of products in float64, and underflow, are
-covered by :data:`SLACK` and :data:`FLOOR`.
+covered by :data:`~lablib.privacy.effects.SLACK` and :data:`~lablib.privacy.effects.FLOOR`.
 
 The bounds are those of Bethune et al., "DP-SGD Without Clipping: The Lipschitz Neural Network Way" (ICLR 2024,
 arXiv 2305.16202, section 3 and appendix), with the constants of convolutions and pooling derived anew.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from lablib.certify.arithmetic import ULPS, Arithmetic
+from lablib.certify.arithmetic import ULPS
 from lablib.layers.activations import Abs, FullSort, GroupSort, Householder, LeakyReLU, MaxMin, PReLU
 from lablib.layers.base import layer_name
 from lablib.layers.per_sample import CentreSample, ClipNorm
 from lablib.layers.shift import Normalise, Scale
 from lablib.layers.splines import LearnableSpline
-from lablib.ops.conv_norms import bound_conv_norm
-from lablib.ops.norms import NOT_FINITE, bound_matrix_norm
+from lablib.privacy.affine_rules import convolution, linear
 from lablib.privacy.cotangents import ClipCotangent
+from lablib.privacy.effects import SLACK, Arithmetics, Effect, Flow, Measured, Rule, norm_of, times
 from lablib.privacy.windows import Windows
-
-# Every bound below is a product, sum or root of a few nonnegative float64 numbers: relative errors of 2^-50. What
-# underflows in float32 (at most 2^-126 for each of n terms and entries) is below SLACK FLOOR, as long as there
-# are fewer than 2^34 of them and the loss is divided by less than 2^41: so one share covers both.
-SLACK = 2.0**-30
-FLOOR = 2.0**-20  # X and G are taken to be at least this
 
 _MIXING = (
     "makes the samples of a batch depend on one another, so that no sample's gradient is bounded by itself"
@@ -69,147 +60,6 @@ REASONS: dict[str, str] = {
         'constraint ("orthonormal"), which projects the weights after each step',
     ),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Flow:
-    """Features of one sample: their ``shape`` (no batch axis) and ``norm``, a bound of their l2 norm (or inf)."""
-
-    shape: tuple[int, ...]
-    norm: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Effect:
-    """What a layer does: see the module's text. ``cap`` bounds the cotangent that leaves, whatever comes in."""
-
-    shape: tuple[int, ...]
-    norm: float
-    gain: float = 1.0
-    parameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    cap: float = math.inf
-
-
-@dataclasses.dataclass(frozen=True)
-class Arithmetics:
-    """In which arithmetic the layers compute.
-
-    Attributes:
-        form: the floating-point format.
-        coarse: relative error of a product of two numbers beyond that of the format: 0, or what shortened operands
-            (TF32) and fast convolutions may add.
-    """
-
-    form: Arithmetic
-    coarse: float = 0.0
-
-    def sums(self, roundings: int) -> float:
-        """Return the relative error of sums of positive terms, each with that many roundings."""
-        return self.form.relative(roundings)
-
-    def products(self, terms: int) -> float:
-        """Return the error of a sum of ``terms`` products, relative to that of their absolute values."""
-        return self.form.relative(terms + 2) + self.coarse
-
-
-Measured = Callable[[str], float | None]  # local parameter name -> proven operator norm, if one is known
-Rule = Callable[[nn.Module, Flow, Arithmetics, Measured], Effect]
-
-
-def linear(layer: nn.Linear, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
-    r"""y = W x + b, at each of P positions (all axes but the last; P = 1 for vectors).
-
-        X' = ||W||_2 X + sqrt(P) ||b||
-        gradient by x:  W^T g,           gain ||W||_2
-        gradient by W:  sum_p g_p x_p^T, Frobenius norm <= sum_p ||g_p|| ||x_p|| <= G X  (Cauchy-Schwarz)
-        gradient by b:  sum_p g_p,       norm <= sqrt(P) G
-
-    Attained by W orthonormal, x along its first row, g = W x.
-    """
-    _check_plain(layer)
-    outputs, inputs = layer.weight.shape
-    if not flow.shape or flow.shape[-1] != inputs:
-        raise ValueError(
-            f"nn.Linear takes {inputs} features, its input has shape {flow.shape}; correct either"
-        )
-    norm = measured("weight")
-    if norm is None:
-        norm = float(bound_matrix_norm(layer.weight.detach(), "l2"))
-    product = _Product(norm, norm_of(layer.weight), inputs, outputs, math.prod(flow.shape[:-1]))
-    return _affine(layer, flow, how, product, (*flow.shape[:-1], outputs))
-
-
-def convolution(layer: nn.Conv2d, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
-    r"""A convolution with zero padding: y = K U x, U the unfolding of the image into patches (I k_h k_w, P).
-
-    Each pixel is in at most r = r_h r_w patches, r_h <= ceil(k_h / s_h) exactly counted at the border, so U^T U is
-    diagonal with entries <= r and ||U||_2 = sqrt(r): 1 for patches (stride = kernel), sqrt(k_h k_w) for stride 1.
-
-        X' = ||A|| X + sqrt(P) ||b||,    A = K U,  ||A|| <= min(lattice norm, sqrt(r) ||K||_2)
-        gradient by x:  A^T g,           gain ||A||
-        gradient by K:  g (U x)^T,       Frobenius norm <= ||g|| ||U x|| <= sqrt(r) G X
-        gradient by b:  sum_p g_p,       norm <= sqrt(P) G
-
-    with ||K||_2 of the kernel as a matrix (O, I k_h k_w). For the kernel it does not matter how it was scaled: the
-    gradient is by the stored kernel.
-    """
-    if layer.groups != 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
-        raise ValueError("only convolutions with zero padding, without groups and dilation, are covered")
-    _check_plain(layer)
-    channels = layer.weight.shape[1]
-    if len(flow.shape) != 3 or flow.shape[0] != channels:
-        raise ValueError(
-            f"nn.Conv2d takes images ({channels}, H, W), its input has shape {flow.shape}; correct either"
-        )
-    axes = _conv_windows(layer, flow.shape[1:])
-    reach = math.sqrt(math.prod(axis.overlap() for axis in axes))
-    norm = measured("weight")
-    if norm is None:
-        norm = bound_kernel(layer.weight.detach(), layer.stride, reach)
-    outputs, taps = len(layer.weight), math.prod(layer.kernel_size)
-    grid = tuple(axis.count for axis in axes)
-    product = _Product(norm, norm_of(layer.weight), channels * taps, outputs * taps, math.prod(grid), reach)
-    return _affine(layer, flow, how, product, (outputs, *grid))
-
-
-def bound_kernel(kernel: Tensor, stride: tuple[int, int], reach: float) -> float:
-    """Return a proven bound of the convolution's l2 norm: that on the lattice, or ``reach`` ||K||_2 if less."""
-    lattice = float(bound_conv_norm(kernel, "l2", stride))
-    return min(lattice, reach * float(bound_matrix_norm(kernel.flatten(1), "l2")) * (1.0 + SLACK))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Product:
-    """A product with weights: its operator norm, the Frobenius norm, terms of sums forward and backward, positions,
-    and ``reach``, the norm of the unfolding."""
-
-    norm: float
-    frobenius: float
-    terms: int
-    terms_back: int
-    positions: int
-    reach: float = 1.0
-
-
-def _affine(
-    layer: nn.Module, flow: Flow, how: Arithmetics, product: _Product, shape: tuple[int, ...]
-) -> Effect:
-    absolute = product.frobenius * product.reach  # bounds the norm of |W|, or of |K| U
-    shift, parameters = 0.0, {}
-    if layer.bias is not None:
-        shift = math.sqrt(product.positions) * norm_of(layer.bias)
-        if layer.bias.requires_grad:
-            parameters["bias"] = math.sqrt(product.positions) * (1.0 + how.sums(product.positions) + SLACK)
-    if layer.weight.requires_grad:
-        share = product.reach * flow.norm
-        parameters["weight"] = share * (1.0 + how.products(product.positions) + SLACK)
-    forward = product.norm + how.products(product.terms) * absolute + SLACK
-    return Effect(
-        shape,
-        times(forward, flow.norm) + shift * (1.0 + how.sums(product.terms + 2) + SLACK),
-        product.norm + how.products(product.terms_back) * absolute + SLACK,
-        parameters,
-    )
 
 
 def _unchanged(layer: nn.Module, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
@@ -247,7 +97,7 @@ def _kinked(layer: nn.Module, flow: Flow, how: Arithmetics, measured: Measured) 
         )
     if isinstance(layer, nn.LeakyReLU):
         slope = abs(float(layer.negative_slope))
-    return _stretched(flow, max(1.0, slope), how)
+    return _stretched(flow, slope if not slope < 1.0 else 1.0, how)  # not max(), which loses NaN
 
 
 def _scaled(layer: Scale, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
@@ -385,48 +235,6 @@ def _clipped(layer: ClipNorm, flow: Flow, how: Arithmetics, measured: Measured) 
 def _cotangent_clipped(layer: ClipCotangent, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
     """The identity; cotangents leave with a norm of at most its bound, whatever comes."""
     return Effect(flow.shape, flow.norm, 1.0, cap=layer.bound)
-
-
-def _check_plain(layer: nn.Module) -> None:
-    """Refuse weights computed from free parameters: the gradient by those is another, with no bound."""
-    if parametrize.is_parametrized(layer) and any(p.requires_grad for p in layer.parameters()):
-        raise ValueError(
-            "its weights are computed by a parametrization, and gradients by what is behind them have no bound here; "
-            'remove it and take constraint="orthonormal", which projects the weights after each step'
-        )
-
-
-def norm_of(values: Tensor) -> float:
-    """Return a proven bound of the l2 norm of all entries.
-
-    Raises:
-        ValueError: for NaN or infinity.
-    """
-    size = float(torch.linalg.vector_norm(values.detach().double()))
-    if not math.isfinite(size):
-        raise ValueError(NOT_FINITE)
-    return size * (1.0 + values.numel() * 2.0**-52) + 2.0**-500
-
-
-def times(factor: float, norm: float) -> float:
-    """factor norm, where 0 times an unbounded norm is 0."""
-    return factor * norm if factor else 0.0
-
-
-def _conv_windows(layer: nn.Conv2d, sizes: tuple[int, ...]) -> tuple[Windows, Windows]:
-    if layer.padding == "valid":
-        padding = (0, 0, 0, 0)
-    elif layer.padding == "same":  # torch pads the last side by one more where the total is odd
-        totals = [k - 1 for k in layer.kernel_size]
-        padding = tuple(side for total in totals for side in (total // 2, total - total // 2))
-    else:
-        padding = tuple(p for p in layer.padding for _ in range(2))
-    return tuple(
-        Windows(size, k, s, before, after)
-        for size, k, s, before, after in zip(
-            sizes, layer.kernel_size, layer.stride, padding[::2], padding[1::2]
-        )
-    )
 
 
 def _pool_windows(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Windows, Windows]:

@@ -11,7 +11,7 @@ from lablib.ops.conv_norms import bound_conv_norm
 from lablib.ops.norms import bound_matrix_norm
 from lablib.privacy.accounting import Ledger
 from lablib.privacy.gathering import Gathering, Ticket
-from lablib.privacy.noise import GAUSSIAN, Randomness, add_gaussian, noise_scales
+from lablib.privacy.noise import GAUSSIAN, Randomness, gaussian, noise_scales
 from lablib.privacy.projections import project
 from lablib.privacy.sensitivity import Sensitivity, sensitivity
 from lablib.privacy.watch import Watch
@@ -134,9 +134,9 @@ class Run:
         self.gathering.close()
         try:
             for name, parameter in self._trained.items():
-                total = sums.pop(name, None)
-                total = torch.zeros_like(parameter) if total is None else total
-                add_gaussian(total, scales[name], generator)
+                total = gaussian(parameter, scales[name], generator)
+                if name in sums:
+                    total += sums[name]
                 parameter.grad = total.div_(settings.expected_batch_size)
             self._optimizer.step()
         finally:

@@ -19,7 +19,7 @@ import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -28,8 +28,9 @@ from lablib.certify.arithmetic import arithmetic, check_arithmetic
 from lablib.layers.base import layer_name
 from lablib.layers.intact import check_intact, plain_class
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential
+from lablib.privacy.effects import FLOOR, SLACK, Arithmetics, Flow
 from lablib.privacy.residual import Residual
-from lablib.privacy.rules import FLOOR, REASONS, RULES, SLACK, Arithmetics, Flow
+from lablib.privacy.rules import REASONS, RULES
 
 CHAINS = (nn.Sequential, LipschitzSequential)
 
@@ -115,9 +116,7 @@ def sensitivity(
     how = _arithmetics(module)
     known = _check_norms(norms or {}, module)
     with torch.no_grad():
-        end, back = _walk(module, "", Flow(shape, max(bound, FLOOR)), how, known)
-    if not end.norm < 2.0**100 and math.isfinite(end.norm):
-        raise ValueError("features may grow beyond any float32; use smaller weights or a constraint")
+        _, back = _walk(module, "", Flow(shape, max(bound, FLOOR)), how, known)
     _, rows = back(max(limit, FLOOR))
     made = Sensitivity(tuple(rows), limit)
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
@@ -162,9 +161,12 @@ def _walk(
     def back(cotangent: float) -> tuple[float, list[LayerBound]]:
         below = max(min(effect.gain * cotangent, effect.cap), FLOOR)
         own = {full(local): share * cotangent for local, share in effect.parameters.items()}
+        _check_size(max(below, *own.values(), 0.0), module, name)
         return below, [LayerBound(name, kind.__name__, flow.norm, norm, cotangent, below, own)]
 
     norm = max(effect.norm, FLOOR)
+    if norm < math.inf:
+        _check_size(norm, module, name)
     return Flow(effect.shape, norm), back
 
 
@@ -208,6 +210,14 @@ def _residual(module, name, flow, how, known) -> tuple[Flow, Back]:
     return out, back
 
 
+def _check_size(bound: float, module: nn.Module, name: str) -> None:
+    if not bound < 2.0**100:
+        raise ValueError(
+            f"{_label(module, name)} may make features or gradients grow beyond float32; use smaller weights, or a "
+            "constraint"
+        )
+
+
 def _check_module(module: nn.Module) -> None:
     """Refuse what could make gradients others than those of the layers: hooks, shared or computed weights."""
     check_intact(module)
@@ -244,7 +254,9 @@ def _check_module(module: nn.Module) -> None:
 
 
 def _arithmetics(module: nn.Module) -> Arithmetics:
-    tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    tensors = [
+        t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point() or t.is_complex()
+    ]
     kinds = {t.dtype for t in tensors} or {torch.float32}
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64}:
         names = ", ".join(sorted(map(str, kinds)))
@@ -296,12 +308,13 @@ def _positive(value: float, what: str, unbounded: bool = False) -> float:
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) and n > 0 for n in shape)
-    if not whole or not len(shape):
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) and n > 0 for n in sizes)
+    if not whole or not sizes:
         raise ValueError(
             f"the shape of one sample is a tuple of positive sizes, without batch axis, got {shape!r}"
         )
-    return tuple(int(n) for n in shape)
+    return tuple(int(n) for n in sizes)
 
 
 def _reason(module: nn.Module) -> str:

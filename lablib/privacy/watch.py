@@ -15,6 +15,9 @@ class Watch:
     def __init__(self, module: nn.Module) -> None:
         self._numbers = [tensor.detach().clone() for tensor in _tensors(module)]
         self._built = _built(module)
+        self._parts = list(
+            module.modules()
+        )  # kept, so that no other part can have the identity of one of them
 
     def sees_change(self, module: nn.Module) -> bool:
         """Return whether any number, setting, hook or part differs from then."""

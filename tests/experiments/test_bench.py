@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lablib.__main__ import main
-from lablib.experiments import kernel_bench, sortnet_bench, spline_bench
+from lablib.experiments import kernel_bench, private_speed_sides, sortnet_bench, spline_bench
 from lablib.experiments.bench import _set_threads, contests, take_turns
 from lablib.ops.splines import linear_spline
 
@@ -13,6 +13,7 @@ def test_every_side_runs(monkeypatch):
     for module in (kernel_bench, sortnet_bench):
         monkeypatch.setattr(module, "SHAPES", ((8, 30, 12),))
     monkeypatch.setattr(spline_bench, "SHAPES", ((8, 6), (2, 4, 3, 3)))
+    monkeypatch.setattr(private_speed_sides, "BATCHES", (4,))
     for contest in contests():
         if "dense" not in contest.peer and "compile" not in contest.peer:  # seconds each
             for side in contest.prepare():

@@ -8,9 +8,18 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lablib import layers as L
 from lablib.layers import MaxMin
 from lablib.layers.per_sample import ClipNorm
-from lablib.privacy import BudgetSpent, CliplessEngine, CrossEntropy, Hinge, sensitivity
+from lablib.privacy import (
+    BudgetSpent,
+    ClipCotangent,
+    CliplessEngine,
+    CrossEntropy,
+    Hinge,
+    Residual,
+    sensitivity,
+)
 from lablib.privacy.accounting import epsilon
 from lablib.train import checkpoint
 
@@ -66,6 +75,53 @@ def test_a_run_and_what_it_costs():
         found.parameters
         == sensitivity(net, (6,), 2**0.5, norms={"1.weight": 1.0, "3.weight": 1.0}).parameters
     )
+
+
+def fixed(layer):
+    return layer.requires_grad_(False)
+
+
+def test_every_kind_of_layer_trains():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        ClipNorm(1.0),
+        nn.Unflatten(1, (1, 6, 6)),
+        L.CentreSample(),
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(inplace=True),
+        L.ConvexResidual(L.LipschitzSequential(L.Abs(), L.GroupSort(4)), 0.5),
+        Residual(nn.Sequential(nn.Conv2d(4, 4, 1), nn.Tanh())),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(3),
+        nn.Flatten(),
+        fixed(L.Householder(4)),
+        fixed(L.LearnableSpline(4)),
+        fixed(L.PReLU(4)),
+        L.Scale(2.0),
+        ClipCotangent(1.0),
+        nn.Linear(4, 8),
+        fixed(nn.Linear(8, 8)),
+        L.FullSort(),
+        nn.Linear(8, 3),
+        nn.LeakyReLU(0.1, inplace=True),
+    )
+    x = torch.randn(12, 36)
+    engine = CliplessEngine(seed=0)
+    parts = engine.make_private(
+        module=net,
+        optimizer=torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1),
+        criterion=CrossEntropy(),
+        data_loader=DataLoader(TensorDataset(x, torch.arange(12) % 3), batch_size=3),
+        noise_multiplier=0.5,
+        noise="balanced",
+        max_physical_batch=2,
+    )
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    train(parts, 2)
+    assert engine.ledger.steps == 8
+    for name, parameter in net.named_parameters():
+        assert torch.equal(before[name], parameter) != parameter.requires_grad, name
+        assert parameter.isfinite().all()
 
 
 def test_the_ledger_cannot_be_changed_from_outside():
@@ -141,6 +197,13 @@ def processed_outputs(parts):
     model, _, criterion, (x, y) = draw(parts)
     outputs = model(x)
     criterion(outputs - outputs.mean(0), y).backward()
+
+
+def outputs_changed_in_place(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    outputs = model(x)
+    outputs.data.sub_(outputs.data.mean(0))
+    criterion(outputs, y).backward()
 
 
 def hooked_outputs(parts):
@@ -289,6 +352,7 @@ REFUSED = [
     (with_another_term, "not that of the returned criterion"),
     (own_loss, "not that of the returned criterion"),
     (processed_outputs, "not that of the returned criterion"),
+    (outputs_changed_in_place, "changed in place"),
     (hooked_outputs, "not that of the returned criterion"),
     (two_losses, "not that of the returned criterion"),
     (two_backward_passes, "count its samples twice|second time"),
@@ -323,6 +387,16 @@ def test_refused_loops(loop, message):
     assert engine.ledger.steps == (1 if loop in (two_steps, backward_after_the_step) else 0)
 
 
+def test_several_processes_are_refused(monkeypatch):
+    model, _, _, (x, _) = draw(private()[3])
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"without torch\.distributed"):
+        model(x)
+    with pytest.raises(ValueError, match=r"without torch\.distributed"):
+        private(net=network(2))
+
+
 def test_loops_that_stay_within_the_bound():
     def run(loop):
         engine, net, _, parts = private()
@@ -353,6 +427,7 @@ def test_loops_that_stay_within_the_bound():
                 criterion(model(x), y)
             criterion(model(x), y).backward()
             optimizer.step()
+            assert all(p.grad is None for p in model.parameters())
 
     def closures(model, optimizer, criterion, loader):
         for x, y in loader:
