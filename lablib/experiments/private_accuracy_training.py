@@ -1,9 +1,10 @@
 """Private training of one network by each of the three methods, at the same sample rate, steps and noise multiplier."""
 
+import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from lablib.privacy.losses import CrossEntropy
 CLIPLESS, PER_SAMPLE, GHOST = "clipless", "per sample", "ghost"
 METHODS = (CLIPLESS, PER_SAMPLE, GHOST)
 MOMENTUM = 0.9
+PHYSICAL = 100  # samples whose gradients Opacus keeps at once
 ROWS = 2000  # samples evaluated at once
 
 
@@ -74,7 +76,8 @@ def train(
         optimizer = torch.optim.SGD(module.parameters(), lr=settings.rate, momentum=MOMENTUM)
         ledger, *parts = made(method, module, optimizer, x, y, settings, size, sigma, seed)
         start = time.perf_counter()
-        _descend(*parts, settings.rate, steps)
+        with _physical(method, parts[-1], parts[1]) as batches:
+            _descend(*parts[:-1], batches, settings, lambda: sum(entry[2] for entry in ledger()) / steps)
         seconds = time.perf_counter() - start
     ((sigma, rate, steps),) = ledger()
     spent = epsilon((sigma, rate, steps), delta)
@@ -89,19 +92,24 @@ def accuracy(module: nn.Module, x: Tensor, y: Tensor) -> float:
     return right / len(x)
 
 
-def _descend(module, optimizer, criterion, batches: Iterable, rate: float, steps: int) -> None:
+def _descend(module, optimizer, criterion, batches: Iterable, settings: Settings, progress: Callable[[], float]):
     module.train()
-    done = 0
-    while done < steps:
+    for _ in range(settings.epochs):
         for x, y in batches:
-            if done == steps:
-                return
             for group in optimizer.param_groups:
-                group["lr"] = rate * (1.0 - done / steps)
+                group["lr"] = settings.rate * (1.0 - progress())
             optimizer.zero_grad()
             criterion(module(x), y).backward()
             optimizer.step()
-            done += 1
+
+
+def _physical(method: str, loader: DataLoader, optimizer) -> contextlib.AbstractContextManager:
+    """Cut batches where per-sample gradients are kept: in parts that fit a cache they are several times faster."""
+    if method != PER_SAMPLE:
+        return contextlib.nullcontext(loader)
+    from opacus.utils.batch_memory_manager import BatchMemoryManager
+
+    return BatchMemoryManager(data_loader=loader, max_physical_batch_size=PHYSICAL, optimizer=optimizer)
 
 
 def _clipless(method, module, optimizer, x, y, settings: Settings, size: int, sigma: float, seed: int):
