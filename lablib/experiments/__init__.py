@@ -24,6 +24,7 @@ RECIPES: tuple[str, ...] = (
     "monotone_toys",
     "monotone_tabular",
     "trigger",
+    "private_accuracy",
     "private_speed",
     "private_tightness",
     "private_audit",

@@ -137,7 +137,9 @@ def _one(part: Part, rows: _Rows, config: Config) -> dict[str, Any]:
         part.method, head, rows.x, rows.y, settings, target=part.epsilon, delta=config.delta, seed=part.seed
     )
     found = {"label": design.label, "accuracy": accuracy(head, rows.x_test, rows.y_test)}
-    found |= {"spent": spent.pop("epsilon")} | spent | {"settings": dataclasses.asdict(settings), "radii": None}
+    found |= (
+        {"spent": spent.pop("epsilon")} | spent | {"settings": dataclasses.asdict(settings), "radii": None}
+    )
     if design.certified and part.method == CLIPLESS and part.seed == 0:
         images, labels = rows.images[: config.certified], rows.y_test[: config.certified]
         found["radii"] = certified_radii(rows.front, head, images, labels).tolist()
@@ -164,7 +166,9 @@ RECIPE = Recipe(
     {
         "quick": Config(("digits",), (3.0, 8.0), 1e-4, seeds=2, certified=60),
         "standard": Config(("mnist", "cifar10"), (1.0, 3.0, 8.0), 1e-5, seeds=3, certified=1000),
-        "full": Config(("mnist", "cifar10"), (1.0, 2.0, 3.0, 4.0, 8.0), 1e-5, seeds=5, certified=10000, longer=4),
+        "full": Config(
+            ("mnist", "cifar10"), (1.0, 2.0, 3.0, 4.0, 8.0), 1e-5, seeds=5, certified=10000, longer=4
+        ),
     },
     run,
     draw,

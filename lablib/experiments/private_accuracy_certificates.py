@@ -10,7 +10,9 @@ from lablib.layers import LipschitzSequential, SpectralLinear
 from lablib.ops.norms import bound_matrix_norm
 
 
-def certified_radii(front: LipschitzSequential, head: nn.Sequential, images: Tensor, labels: Tensor) -> np.ndarray:
+def certified_radii(
+    front: LipschitzSequential, head: nn.Sequential, images: Tensor, labels: Tensor
+) -> np.ndarray:
     """Return certified l2 radii (N,) float32 in units of pixels, rounding included; 0 where the class is wrong.
 
     Args:

@@ -92,7 +92,9 @@ def _filters(bound: float, rate: float, clip: float, epochs: int) -> Design:
     return Design("fixed filters, linear", oriented_filters, linear(bound), settings, certified=True)
 
 
-def _trained(side: int, bound: float, width: int, rate: float, epochs: int, temperature: float = 4.0) -> Design:
+def _trained(
+    side: int, bound: float, width: int, rate: float, epochs: int, temperature: float = 4.0
+) -> Design:
     own = Settings(rate / bound**2, 1.0, epochs, 10, temperature, noise="balanced", constraint="orthonormal")
     front = functools.partial(local_averages, side=side)
     return Design("Lipschitz network", front, lipschitz(bound, width), {CLIPLESS: own}, certified=True)
@@ -110,13 +112,13 @@ DESIGNS: dict[str, dict[str, Design]] = {
         "cnn": _cnn((8, 8), 1.0, 0.5, epochs=2),
     },
     "mnist": {
-        "filters": _filters(1.9, 100.0, 0.6, epochs=30),
-        "lipschitz": _trained(2, 5.0, 256, 10.0, epochs=10),
-        "cnn": _cnn((16, 32), 2.0, 0.2, epochs=4),
+        "filters": _filters(1.9, 150.0, 0.6, epochs=15),
+        "lipschitz": _trained(2, 5.0, 256, 15.0, epochs=30),
+        "cnn": _cnn((16, 32), 2.0, 1.0, epochs=6),
     },
     "cifar10": {
-        "filters": _filters(0.26, 48.0, 0.8, epochs=20),
-        "lipschitz": _trained(4, 10.0, 256, 10.0, epochs=10),
-        "cnn": _cnn((16, 32), 2.0, 0.2, epochs=4),
+        "filters": _filters(0.26, 100.0, 0.6, epochs=10),
+        "lipschitz": _trained(4, 10.0, 256, 30.0, epochs=30, temperature=2.0),
+        "cnn": _cnn((16, 32), 2.0, 1.0, epochs=6),
     },
 }

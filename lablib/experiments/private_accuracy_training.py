@@ -88,11 +88,15 @@ def accuracy(module: nn.Module, x: Tensor, y: Tensor) -> float:
     """Return the share of samples x (N, ...) that ``module`` assigns to their class y (N,)."""
     module.eval()
     with torch.no_grad():
-        right = sum(int((module(a).argmax(1) == b).sum()) for a, b in zip(x.split(ROWS), y.split(ROWS), strict=True))
+        right = sum(
+            int((module(a).argmax(1) == b).sum()) for a, b in zip(x.split(ROWS), y.split(ROWS), strict=True)
+        )
     return right / len(x)
 
 
-def _descend(module, optimizer, criterion, batches: Iterable, settings: Settings, progress: Callable[[], float]):
+def _descend(
+    module, optimizer, criterion, batches: Iterable, settings: Settings, progress: Callable[[], float]
+):
     module.train()
     for _ in range(settings.epochs):
         for x, y in batches:

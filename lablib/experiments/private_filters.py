@@ -24,7 +24,9 @@ SUM, STRIDE = 6, 4  # side and step of the local sums
 ROWS = 250  # samples taken through the layers at once
 
 
-def oriented_filters(shape: tuple[int, int, int], orientations: int = 4, colour: float = 3.0) -> LipschitzSequential:
+def oriented_filters(
+    shape: tuple[int, int, int], orientations: int = 4, colour: float = 3.0
+) -> LipschitzSequential:
     """Return fixed layers from images (C, H, W), C = 1 or 3, H = W a multiple of 4, to a vector.
 
     1. The mean of each channel is taken away.
@@ -45,7 +47,9 @@ def oriented_filters(shape: tuple[int, int, int], orientations: int = 4, colour:
     """
     channels, height, width = shape
     if channels not in (1, 3) or height != width or height % STRIDE:
-        raise ValueError(f"the filters take square images of 1 or 3 channels, side a multiple of {STRIDE}, not {shape}")
+        raise ValueError(
+            f"the filters take square images of 1 or 3 channels, side a multiple of {STRIDE}, not {shape}"
+        )
     colours = _colours(channels, colour)
     own = [
         np.stack([colours[c][:, None, None] * g for size in sizes for g in _gabors(size, orientations)])

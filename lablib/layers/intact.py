@@ -23,11 +23,7 @@ def check_intact(module: nn.Module) -> None:
         raise ValueError(
             f"a torch module is needed, got {type(module).__name__}; wrap a function in a module"
         )
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        raise ValueError(
-            "a global forward hook of torch is registered, which may change what layers compute; remove it before "
-            "asking for a guarantee"
-        )
+    check_global_hooks()
     for part in module.modules():
         if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
             raise ValueError(
@@ -50,6 +46,15 @@ def check_intact(module: nn.Module) -> None:
             )
         if isinstance(part, LipschitzLayer):
             check_constrained(part)
+
+
+def check_global_hooks() -> None:
+    """Raise ValueError if torch has forward hooks for all modules."""
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        raise ValueError(
+            "a global forward hook of torch is registered, which may change what layers compute; remove it before "
+            "asking for a guarantee"
+        )
 
 
 def check_constrained(part: LipschitzLayer) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
+from lablib.layers.base import Fixed
 from lablib.layers.per_sample import clip_norm
 from lablib.privacy.losses import check_loss
 from lablib.privacy.sensitivity import Sensitivity
@@ -126,6 +127,8 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
+        if torch.is_autocast_enabled(gradient.device.type):
+            raise ValueError("autocast lowers the precision of backward(); call it outside of autocast")
         own = ctx.ticket.cotangent
         if own is None or not torch.equal(gradient, own):
             raise ValueError(
@@ -202,6 +205,8 @@ class PrivateCriterion(nn.Module):
         expected_batch_size: the divisor.
         bound: L.
     """
+
+    bound = Fixed()
 
     def __init__(self, criterion: nn.Module, expected_batch_size: int, bound: float) -> None:
         super().__init__()

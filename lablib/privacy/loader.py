@@ -54,7 +54,7 @@ class PoissonLoader:
     ``len()`` is the number of logical batches of an epoch, round(1 / q).
 
     Attributes:
-        dataset, batch_size, sample_rate: the data set, the expected batch size, and q = batch_size / len(dataset).
+        dataset, batch_size, sample_rate: the data set, the expected batch size, and q = batch_size / samples.
     """
 
     def __init__(
@@ -69,14 +69,19 @@ class PoissonLoader:
         spent: Callable[[], bool],
     ) -> None:
         self.dataset, self.batch_size = loader.dataset, batch_size
-        self.sample_rate = batch_size / len(loader.dataset)
+        self._rate = batch_size / len(loader.dataset)
         self.blank = _emptied(loader.collate_fn([self.dataset[0]]))
         self._loader, self._physical = loader, max_physical_batch
         self._gathering, self._generator, self._steps, self._spent = gathering, generator, steps, spent
         self._iteration = 0
 
+    @property
+    def sample_rate(self) -> float:
+        """q, which the ledger counts with, so that it cannot be set."""
+        return self._rate
+
     def __len__(self) -> int:
-        return epoch_steps(self.sample_rate)
+        return epoch_steps(self._rate)
 
     def __iter__(self) -> Iterator[Any]:
         self._gathering.close()
@@ -105,7 +110,7 @@ class PoissonLoader:
         """
         begun = self._steps()
         for step in range(begun, begun + len(self)):
-            chosen = np.flatnonzero(self._generator(step).random(len(self.dataset)) < self.sample_rate)
+            chosen = np.flatnonzero(self._generator(step).random(len(self.dataset)) < self._rate)
             pieces = max(1, math.ceil(len(chosen) / self._physical)) if self._physical else 1
             for number, part in enumerate(np.array_split(chosen, pieces)):
                 ahead.append((len(part), number == 0, number == pieces - 1))

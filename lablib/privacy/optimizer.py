@@ -44,6 +44,9 @@ class PrivateOptimizer(Optimizer):
             raise AttributeError(name)
         return getattr(self.optimizer, name)
 
+    def __reduce_ex__(self, protocol: int) -> Any:
+        raise ValueError("a private optimizer is bound to its engine; save its state_dict() instead")
+
     def __repr__(self) -> str:
         return f"Private{self.optimizer!r}"
 

@@ -124,8 +124,11 @@ def _normalised(layer: Normalise, flow: Flow, how: Arithmetics, measured: Measur
 
 
 def _tanh(layer: nn.Tanh, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
-    """|tanh x| <= min(|x|, 1), slope 1 - y^2 in [0, 1]: X' = min(X, sqrt(n)) for n features, gain 1."""
-    norm = min(flow.norm, math.sqrt(math.prod(flow.shape)))
+    """|tanh x| <= min(|x|, 1), slope 1 - y^2 in [0, 1]: X' = min(X, sqrt(n)) for n features, gain 1.
+
+    An unbounded input may hold NaN, which tanh keeps: only ClipNorm makes a bound of none.
+    """
+    norm = min(flow.norm, math.sqrt(math.prod(flow.shape))) if flow.norm < math.inf else math.inf
     gain = 1.0 + how.sums(4 * ULPS) + SLACK
     return Effect(flow.shape, norm * gain, gain)
 
@@ -227,9 +230,10 @@ def _centred(layer: CentreSample, flow: Flow, how: Arithmetics, measured: Measur
 def _clipped(layer: ClipNorm, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:
     """X' = min(X, bound). The Jacobian is c (1 - x x^T / ||x||^2) with c <= 1, or 1: gain 1.
 
-    In training mode that holds for any input, NaN included. Norms are taken in float64."""
-    features = math.prod(flow.shape)
-    return Effect(flow.shape, min(flow.norm, layer.bound), 1.0 + how.sums(4) + features * 2.0**-50 + SLACK)
+    In training mode that holds for any input, NaN included. Norms are taken in float64; x^T g, a sum over all n
+    features, is rounded as the features are."""
+    gain = 1.0 + how.sums(math.prod(flow.shape) + 8) + SLACK
+    return Effect(flow.shape, min(flow.norm, layer.bound), gain)
 
 
 def _cotangent_clipped(layer: ClipCotangent, flow: Flow, how: Arithmetics, measured: Measured) -> Effect:

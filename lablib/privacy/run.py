@@ -13,7 +13,7 @@ from lablib.privacy.accounting import Ledger
 from lablib.privacy.gathering import Gathering, Ticket
 from lablib.privacy.noise import GAUSSIAN, Randomness, gaussian, noise_scales
 from lablib.privacy.projections import project
-from lablib.privacy.sensitivity import Sensitivity, sensitivity
+from lablib.privacy.sensitivity import Sensitivity, sensitivity, surroundings
 from lablib.privacy.watch import Watch
 
 
@@ -95,12 +95,15 @@ class Run:
         """
         if not isinstance(x, Tensor) or x.dim() < 2:
             raise ValueError("the private module takes one tensor of samples (B, ...)")
+        if not self._module.training:  # ClipNorm lets NaN through then
+            raise ValueError("the module inside is in evaluation mode; call train() on the returned one")
         ticket = self.gathering.admit(len(x))
         self._check_unchanged()
         shape = tuple(x.shape[1:])
         if self.gathering.bounds is None:
             self._shape = shape
             self.gathering.bounds = self.measure()
+            self._surroundings = surroundings(self._module)
         elif shape != self._shape:
             raise ValueError("the parts of one batch have samples of different shapes; make them the same")
         return ticket
@@ -157,9 +160,16 @@ class Run:
                 "the trained parameters are no longer those of make_private (replaced, added, frozen or thawed); "
                 "make a new run for them"
             )
-        if self.gathering.bounds is not None and self._watch.sees_change(self._module):
+        if self.gathering.bounds is None:
+            return
+        if self._watch.sees_change(self._module):
             raise ValueError(
                 "weights or layers were changed between a forward pass and its step; change them after step()"
+            )
+        if surroundings(self._module) != self._surroundings:
+            raise ValueError(
+                "torch's settings of precision were changed between a forward pass and its step; change them after "
+                "step()"
             )
 
     def _check_optimizer(self) -> None:

@@ -26,7 +26,7 @@ from torch import nn
 
 from lablib.certify.arithmetic import arithmetic, check_arithmetic
 from lablib.layers.base import layer_name
-from lablib.layers.intact import check_intact, plain_class
+from lablib.layers.intact import check_global_hooks, check_intact, plain_class
 from lablib.layers.sequential import ConvexResidual, LipschitzSequential
 from lablib.privacy.effects import FLOOR, SLACK, Arithmetics, Flow
 from lablib.privacy.residual import Residual
@@ -113,7 +113,7 @@ def sensitivity(
     bound = _positive(input_bound, "the bound of the inputs", unbounded=True)
     shape = _shape(input_shape)
     _check_module(module)
-    how = _arithmetics(module)
+    how = surroundings(module)
     known = _check_norms(norms or {}, module)
     with torch.no_grad():
         _, back = _walk(module, "", Flow(shape, max(bound, FLOOR)), how, known)
@@ -221,11 +221,6 @@ def _check_size(bound: float, module: nn.Module, name: str) -> None:
 def _check_module(module: nn.Module) -> None:
     """Refuse what could make gradients others than those of the layers: hooks, shared or computed weights."""
     check_intact(module)
-    registry = torch.nn.modules.module
-    if registry._global_backward_hooks or registry._global_backward_pre_hooks:
-        raise ValueError(
-            "a global backward hook of torch is registered, which may change gradients; remove it"
-        )
     for name, part in module.named_modules():
         if part.training != module.training:
             raise ValueError(
@@ -253,7 +248,18 @@ def _check_module(module: nn.Module) -> None:
             )
 
 
-def _arithmetics(module: nn.Module) -> Arithmetics:
+def surroundings(module: nn.Module) -> Arithmetics:
+    """Return in which arithmetic ``module`` computes, by torch's global settings now: bounds hold for no other.
+
+    Raises:
+        ValueError: for autocast, global hooks, and weights that are not all float32 or all float64.
+    """
+    check_global_hooks()
+    registry = torch.nn.modules.module
+    if registry._global_backward_hooks or registry._global_backward_pre_hooks:
+        raise ValueError(
+            "a global backward hook of torch is registered, which may change gradients; remove it"
+        )
     tensors = [
         t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point() or t.is_complex()
     ]
@@ -265,7 +271,8 @@ def _arithmetics(module: nn.Module) -> Arithmetics:
         )
     form = arithmetic(kinds.pop())
     convolves = any(isinstance(part, nn.Conv2d) for part in module.modules())
-    return Arithmetics(form, max((_coarse(t.device, convolves) for t in tensors), default=0.0))
+    devices = {t.device for t in tensors}
+    return Arithmetics(form, max((_coarse(device, convolves) for device in devices), default=0.0))
 
 
 def _coarse(device: torch.device, convolves: bool) -> float:
