@@ -100,8 +100,8 @@ def _trained(
     return Design("Lipschitz network", front, lipschitz(bound, width), {CLIPLESS: own}, certified=True)
 
 
-def _cnn(widths: tuple[int, int], rate: float, clip: float, epochs: int) -> Design:
-    settings = {PER_SAMPLE: Settings(rate, clip, epochs, batches=20)}
+def _cnn(widths: tuple[int, int], rate: float, clip: float, epochs: int, batches: int = 20) -> Design:
+    settings = {PER_SAMPLE: Settings(rate, clip, epochs, batches)}
     return Design("small tanh CNN", None, tanh_cnn(widths), settings, certified=False)
 
 
@@ -109,7 +109,7 @@ DESIGNS: dict[str, dict[str, Design]] = {
     "digits": {
         "filters": _filters(0.5, 8.0, 1.0, epochs=4),
         "lipschitz": _trained(1, 2.0, 32, 4.0, epochs=4),
-        "cnn": _cnn((8, 8), 1.0, 0.5, epochs=2),
+        "cnn": _cnn((8, 8), 2.0, 1.0, epochs=4, batches=10),
     },
     "mnist": {
         "filters": _filters(1.9, 150.0, 0.6, epochs=15),
@@ -119,6 +119,6 @@ DESIGNS: dict[str, dict[str, Design]] = {
     "cifar10": {
         "filters": _filters(0.26, 100.0, 0.6, epochs=10),
         "lipschitz": _trained(4, 10.0, 256, 30.0, epochs=30, temperature=2.0),
-        "cnn": _cnn((16, 32), 2.0, 1.0, epochs=6),
+        "cnn": _cnn((16, 32), 0.7, 1.0, epochs=6),
     },
 }

@@ -1,4 +1,4 @@
-"""Private training of one network by each of the three methods, at the same sample rate, steps and noise multiplier."""
+"""Private training of one network by each of three methods, at the same sample rate, steps and noise multiplier."""
 
 import contextlib
 import dataclasses

@@ -69,7 +69,8 @@ def oriented_filters(
     first = _convolution(bank, padding=side // 2)
     second = _convolution(mixing[:, :, None, None] * _window(SUM), stride=STRIDE, padding=(SUM - STRIDE) // 2)
     with torch.no_grad(), parametrize.cached():
-        # lifted by the largest value that a centred pixel can have, in the units of the scaled kernel
+        # Lifted by the largest value that a centred pixel can have, in the units of the scaled kernel. Windows at the
+        # border reach a pixel beyond the image, where no lift is: a constant stays there, the same for every image.
         lift = first.weight[-1].abs().amax()
         first.bias[start:] = lift
         second.bias.copy_(-(second.weight.sum((2, 3)) @ first.bias))

@@ -97,14 +97,14 @@ def draw_robust(radii: Mapping[str, np.ndarray], published: Mapping[str, Mapping
     keys = [key.split(", ") for key in radii]
     datasets = list(dict.fromkeys(key[0] for key in keys))
     designs = list(dict.fromkeys(key[1] for key in keys))
-    epsilons = list(dict.fromkeys(key[2] for key in keys))
+    epsilons = {data: list(dict.fromkeys(key[2] for key in keys if key[0] == data)) for data in datasets}
     names = {"filters": "fixed filters, linear", "lipschitz": "Lipschitz network"}
     with theme():
         figure = new_figure(PAGE_WIDTH, 0.6 + 2.5 * len(datasets))
         axes = figure.subplots(len(datasets), len(designs), squeeze=False, sharex=True, sharey="row")
         grid = np.concatenate([[0.0], np.geomspace(0.5, 256.0, 400)])
         for axis, (data, design) in zip(axes.flat, [(a, b) for a in datasets for b in designs], strict=True):
-            for colour, epsilon in zip(EPSILONS, epsilons, strict=False):
+            for colour, epsilon in zip(EPSILONS, epsilons[data], strict=False):
                 values = np.asarray(radii[", ".join((data, design, epsilon))], dtype=float)
                 shares = (values[:, None] > grid / 255).mean(axis=0)
                 axis.plot(grid, 100 * shares, color=colour, label=f"ε = {epsilon}")
@@ -123,7 +123,8 @@ def draw_robust(radii: Mapping[str, np.ndarray], published: Mapping[str, Mapping
         axes[0, 0].get_figure().suptitle(
             "Private and certified: share of test images proven within the radius"
         )
-        axes[-1, -1].legend(fontsize=8)
+        for axis in axes[:, -1]:
+            axis.legend(fontsize=8)
     return figure
 
 

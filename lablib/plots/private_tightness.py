@@ -13,6 +13,7 @@ from lablib.plots.theme import BLUE, GREY, ORANGE, PAGE_WIDTH, SKY, new_figure, 
 
 LOOKS = {"first": (BLUE, "o"), "hidden": (SKY, "D"), "last": (ORANGE, "s")}  # layer -> colour, marker
 STEP = 0.17  # between the layers of a row
+NAMES = {"mnist": "MNIST"}
 FAMILIES = {"dense": "dense"}  # all others are convolutions
 
 
@@ -35,7 +36,7 @@ def draw_tightness(
         raise ValueError("there is nothing to draw; run the recipe private_tightness first")
     with theme():
         figure = new_figure(PAGE_WIDTH, 0.42 * len(rows) + 1.6)
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1.0))
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.6, 1.0))
         places = _places(rows)
         for place, row in zip(places, rows, strict=True):
             _ratios(left, place, row, levels)
@@ -46,9 +47,9 @@ def draw_tightness(
         left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         left.axvline(1.0, color=GREY, linewidth=1.0)
         left.grid(axis="y", visible=False)
-        right.set(xscale="log", xlabel="signal to noise;\nin words: test accuracy")
+        right.set(xscale="log", xlabel="signal to noise\n(at the edge: test accuracy)")
         right.grid(axis="y", visible=False)
-        right.margins(x=0.3)
+        right.margins(x=0.15)
         _name_families(left, places, rows)
         figure.suptitle(_title(rows, levels, epsilon, data), x=0.01, ha="left", fontsize=10.5)
         handles = [
@@ -107,8 +108,9 @@ def _signal(axis: Axes, place: float, row: Mapping[str, Any]) -> None:
     axis.plot(middle, place, "o", color=BLUE, markersize=5)
     accuracy = [100 * seed["accuracy"] for seed in row["seeds"]]
     spread = f" ± {np.std(accuracy, ddof=1):.1f}" if len(accuracy) > 1 else ""
-    offset = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8, "color": GREY}
-    axis.annotate(f"{np.mean(accuracy):.1f}{spread} %", (middle, place), **offset)
+    words = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8, "color": GREY}
+    edge = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
+    axis.annotate(f"{np.mean(accuracy):.1f}{spread} %", (1.0, place), **words, **edge)
 
 
 def _title(rows: Sequence[Mapping[str, Any]], levels: Sequence[float], epsilon: float, data: str) -> str:
@@ -120,6 +122,6 @@ def _title(rows: Sequence[Mapping[str, Any]], levels: Sequence[float], epsilon: 
     dense = [row for row in rows if row["family"] in FAMILIES]
     best = max(typical(row) for row in dense)
     return (
-        f"{data}, epsilon {epsilon:g} for all: what makes the bound tight "
+        f"{NAMES.get(data, data)}, epsilon {epsilon:g} for all: what makes the bound tight "
         f"\ntakes the median ratio of a dense layer from {typical(dense[0]):.0%} to {best:.0%}"
     )

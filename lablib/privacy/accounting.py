@@ -14,6 +14,10 @@ Delta is chosen from earlier results (adaptive composition).
 - ``"google-rdp"``: the same theory by dp-accounting. It skips orders where its series does not converge, so that
   it can come out larger than ``"rdp"``.
 
+The first two raise Fourier transforms to the power of the number T of steps, which moves the delta they compute by
+about T u, u = 2^-53 (seen: up to 0.7 T u, to either side). Both libraries take such a delta for exact; here it is
+asked for a delta that is smaller by 8 T u, and refused where that is half of delta or more: 2e-11 after 10 000 steps.
+
 They need the extra ``private``; everything else here is plain Python and SciPy.
 """
 
@@ -31,6 +35,7 @@ ACCOUNTANTS = ("pld", "prv", "rdp", "google-rdp")
 INTERVAL = 1e-4  # grid of a privacy loss distribution: dp-accounting's own default
 COARSE = 1e-3  # ten times faster, still an upper bound, about 1e-3 larger
 _PRV_ERROR = 0.01  # Opacus's own default
+_FOURIER = 2.0**-50  # of delta, for each step
 _ORDERS = tuple([1 + x / 10.0 for x in range(1, 100)] + list(range(12, 64)))  # as both libraries have them
 _CACHED = 4096
 
@@ -205,6 +210,8 @@ def steps_within(
     target = _check_target(target_epsilon)
 
     def fits(steps: int, interval: float) -> bool:
+        if accountant in ("pld", "prv") and not _resolves(delta, steps):
+            return False
         return epsilon((noise_multiplier, sample_rate, steps), delta, accountant, interval=interval) <= target
 
     near = _largest(lambda steps: fits(steps, COARSE), 1)
@@ -310,12 +317,26 @@ def _epsilon(entries: tuple[Entry, ...], delta: float, accountant: str, interval
     return max(found, 0.0)
 
 
+def _resolves(delta: float, steps: int) -> bool:
+    """Return whether the rounding of Fourier transforms after ``steps`` is small against ``delta``."""
+    return steps * _FOURIER < 0.5 * delta
+
+
+def _less_rounding(entries: tuple[Entry, ...], delta: float) -> float:
+    """Return the delta to ask of an accountant by Fourier transforms, so that ``delta`` is true."""
+    steps = sum(count for _, _, count in entries)
+    if not _resolves(delta, steps):
+        raise ValueError(f"its rounding after {steps} steps is as large as delta {delta:g}; rdp has none")
+    return delta - steps * _FOURIER
+
+
 def _pld(entries: tuple[Entry, ...], delta: float, interval: float) -> float:
+    certain = _less_rounding(entries, delta)
     total = None
     for sigma, rate, steps in entries:
         composed = _one_step_pld(sigma, rate, interval).self_compose(steps)
         total = composed if total is None else total.compose(composed)
-    return total.get_epsilon_for_delta(delta)
+    return total.get_epsilon_for_delta(certain)
 
 
 @functools.lru_cache(16)
@@ -332,7 +353,7 @@ def _prv(entries: tuple[Entry, ...], delta: float) -> float:
 
     accountant = PRVAccountant()
     accountant.history = list(entries)
-    return accountant.get_epsilon(delta, eps_error=_PRV_ERROR)
+    return accountant.get_epsilon(_less_rounding(entries, delta), eps_error=_PRV_ERROR)
 
 
 def _rdp(entries: tuple[Entry, ...], delta: float) -> float:

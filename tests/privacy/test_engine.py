@@ -329,6 +329,50 @@ def hook_on_the_loss(parts):
     criterion(model(x), y)
 
 
+def half_precision_in_the_second_part(parts):
+    model, _, criterion, loader = private(max_physical_batch=1)[3]
+    batches = iter(loader)
+    x, y = next(batches)
+    criterion(model(x), y).backward()
+    x, _ = next(batches)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x)
+
+
+def half_precision_backward(parts):
+    model, _, criterion, (x, y) = draw(parts)
+    loss = criterion(model(x), y)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss.backward()
+
+
+def lower_precision_before_the_step(parts):
+    model, optimizer, criterion, (x, y) = draw(parts)
+    criterion(model(x), y).backward()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        optimizer.step()
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def global_hook_in_the_second_forward_pass(parts):
+    model, _, _, (x, _) = draw(parts)
+    model(x)
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda layer, inputs, output: 9 * output)
+    try:
+        model(x)
+    finally:
+        hook.remove()
+
+
+def inner_module_in_evaluation_mode(parts):
+    model, _, _, (x, _) = draw(parts)
+    model.module.eval()  # model.training is still true
+    model(x)
+
+
 def half_precision(parts):
     model, _, _, (x, _) = draw(parts)
     with torch.autocast("cpu", torch.bfloat16):
@@ -374,6 +418,11 @@ REFUSED = [
     (backward_hook, "hook"),
     (hook_on_the_loss, "hook"),
     (half_precision, "autocast"),
+    (half_precision_in_the_second_part, "autocast"),
+    (half_precision_backward, "outside of autocast"),
+    (lower_precision_before_the_step, "settings of precision"),
+    (global_hook_in_the_second_forward_pass, "global forward hook"),
+    (inner_module_in_evaluation_mode, "evaluation mode"),
     (group_added, "before make_private"),
     (group_added_inside, "added to or taken from"),
 ]
@@ -614,11 +663,21 @@ def test_a_refused_module_is_left_as_it_was():
 
 
 def test_private_modules_are_not_copied():
-    model = private()[3][0]
+    model, optimizer, _, _ = private()[3]
     for copier in (copy.deepcopy, pickle.dumps):
         with pytest.raises(ValueError, match=r"save its \.module"):
             copier(model)
+        with pytest.raises(ValueError, match=r"save its state_dict"):
+            copier(optimizer)
     copy.deepcopy(model.module)
+
+
+def test_what_the_guarantee_rests_on_cannot_be_set():
+    criterion, loader = private()[3][2:]
+    with pytest.raises(AttributeError, match="bound of PrivateCriterion"):
+        criterion.bound = 9.0
+    with pytest.raises(AttributeError, match="sample_rate"):
+        loader.sample_rate = 1.0
 
 
 def shared_module():

@@ -303,6 +303,15 @@ def test_images_that_do_not_fit_are_refused():
         ClipCotangent(math.nan)
 
 
+def test_nothing_but_clipping_bounds_an_unbounded_input():
+    # tanh keeps NaN, and pooling may leave it out of the outputs, so that no loss would see it
+    pooled = (nn.Conv2d(1, 2, 1), nn.AvgPool2d(1, stride=2), nn.Flatten(), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match="ClipNorm"):
+        sensitivity(nn.Sequential(nn.Tanh(), *pooled), (1, 4, 4), 1.0)
+    model = nn.Sequential(L.ClipNorm(9.0), nn.Tanh(), *pooled)
+    assert sensitivity(model, (1, 4, 4), 1.0).rows[1].output_norm == pytest.approx(4.0, rel=1e-4)
+
+
 def test_autocast_is_refused():
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast"):
         only(nn.Linear(3, 3), (3,))
