@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lablib.certify import certified_accuracy
 from lablib.data import Dataset, load
 from lablib.experiments.checkpoint import Checkpoint
 from lablib.experiments.private_accuracy_certificates import certified_radii
@@ -83,9 +84,12 @@ def parts(config: Config) -> list[Part]:
 
 
 def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Train and certify all; return one row for each run, and the radii of the clipless ones of the first seed."""
+    """Train and certify all; return one row for each run, and the radii of the clipless ones of the first seed.
+
+    Of those, a row has the shares of test images that are certified at :data:`LEVELS`.
+    """
     plan = parts(config)
-    kept = Checkpoint(NAME, current_mode(), dataclasses.asdict(config) | {"levels": LEVELS})
+    kept = Checkpoint(NAME, current_mode(), dataclasses.asdict(config) | {"designs": _plain(config)})
     with kept.bar({str(part): 1 for part in plan}, "run") as bar:
         for (data, name), group in itertools.groupby(plan, key=lambda part: (part.data, part.design)):
             todo = [part for part in group if str(part) not in kept]
@@ -98,11 +102,24 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     rows, arrays = [], {}
     for part in plan:
         row = dict(kept[str(part)])
-        radii = row.pop("radii")
+        radii, row["certified"] = row.pop("radii"), None
         if radii is not None:
-            arrays[f"radii: {part.data}, {part.design}, {part.epsilon:g}"] = np.array(radii, np.float32)
+            proven = np.array(radii, np.float32)
+            arrays[f"radii: {part.data}, {part.design}, {part.epsilon:g}"] = proven
+            row["certified"] = certified_accuracy(proven, np.array(LEVELS) / 255).tolist()
         rows.append(dataclasses.asdict(part) | row)
     return {"rows": rows, "data": ", ".join(config.epsilons), "levels": LEVELS}, arrays
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """Return all settings of the runs: finished parts of other ones are not taken up again."""
+    return {
+        data: {
+            name: {method: dataclasses.asdict(own) for method, own in design.settings.items()}
+            for name, design in DESIGNS[data].items()
+        }
+        for data in config.epsilons
+    }
 
 
 class _Rows:

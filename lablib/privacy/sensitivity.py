@@ -152,7 +152,7 @@ def _walk(
         effect = RULES[kind](module, flow, how, lambda local: known.get(full(local)))
     except ValueError as error:
         raise ValueError(f"{_label(module, name)}: {error}") from error
-    if any(math.isinf(share) for share in effect.parameters.values()):
+    if effect.parameters and math.isinf(flow.norm):  # a bias too: its input may be NaN
         raise ValueError(
             f"{_label(module, name)} is trained, but its input is unbounded; begin the module with ClipNorm, or give "
             "input_bound"
@@ -161,7 +161,8 @@ def _walk(
     def back(cotangent: float) -> tuple[float, list[LayerBound]]:
         below = max(min(effect.gain * cotangent, effect.cap), FLOOR)
         own = {full(local): share * cotangent for local, share in effect.parameters.items()}
-        _check_size(max(below, *own.values(), 0.0), module, name)
+        inner = cotangent * flow.norm if flow.norm < math.inf else 0.0  # <g, x>, which clipping computes
+        _check_size(max(below, inner, *own.values()), module, name)
         return below, [LayerBound(name, kind.__name__, flow.norm, norm, cotangent, below, own)]
 
     norm = max(effect.norm, FLOOR)
@@ -198,7 +199,9 @@ def _residual(module, name, flow, how, known) -> tuple[Flow, Back]:
             f"{_label(module, name)} has a branch that changes the shape from {flow.shape} to {inner.shape}"
         )
     slack = 1.0 + how.sums(6) + SLACK
-    norm = ((1.0 - share) * flow.norm + share * inner.norm) * slack if share else flow.norm * slack
+    norm = math.inf  # whatever the share: 0 times NaN is NaN
+    if flow.norm < math.inf:
+        norm = ((1.0 - share) * flow.norm + share * inner.norm) * slack
     out = Flow(flow.shape, max(norm, FLOOR))
 
     def back(cotangent: float) -> tuple[float, list[LayerBound]]:

@@ -183,6 +183,8 @@ def test_the_recipe_resumes_and_draws(tiny, results, monkeypatch):
     assert [row["method"] for row in metrics["rows"]] == list(DESIGNS["digits"]["filters"].settings)
     assert all(row["spent"] <= 8.0 and 0.2 < row["accuracy"] <= 1.0 for row in metrics["rows"])
     (radii,) = arrays.values()
+    assert metrics["rows"][0]["certified"][0] == (radii > 0).mean()
+    assert metrics["rows"][1]["certified"] is None
     assert radii.shape == (20,)
     assert radii.dtype == np.float32
     record = {"metrics": metrics, "config": dataclasses.asdict(tiny), "arrays": arrays}

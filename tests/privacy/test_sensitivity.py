@@ -253,6 +253,10 @@ REFUSED = {
     "images": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3)), "takes images"),
     "batch axis": (lambda: nn.Sequential(nn.Flatten(0)), "may be the batch"),
     "growing branch": (lambda: nn.Sequential(Residual(nn.Linear(3, 4))), "changes the shape"),
+    "overflow in the gradient of clipping": (
+        lambda: nn.Sequential(*(L.Scale(1e25), L.ClipNorm(1.0)) * 2, nn.Linear(3, 3)),
+        "grow beyond",
+    ),
     "overflow": (lambda: nn.Sequential(*[L.Scale(1e30) for _ in range(4)]), "grow beyond"),
 }
 
@@ -308,6 +312,14 @@ def test_nothing_but_clipping_bounds_an_unbounded_input():
     pooled = (nn.Conv2d(1, 2, 1), nn.AvgPool2d(1, stride=2), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(ValueError, match="ClipNorm"):
         sensitivity(nn.Sequential(nn.Tanh(), *pooled), (1, 4, 4), 1.0)
+    for share in (0.5, 1.0):  # the layer keeps share 0 of a NaN, which is NaN
+        block = Residual(L.ClipNorm(1.0), share)
+        with pytest.raises(ValueError, match="begin the module with ClipNorm"):
+            sensitivity(nn.Sequential(block, nn.Linear(3, 3)), (3,), 1.0)
+    bias = nn.Linear(3, 3)  # its gradient is that of what follows, and clipping NaN has none
+    bias.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="begin the module with ClipNorm"):
+        sensitivity(nn.Sequential(bias, L.ClipNorm(1.0), nn.Linear(3, 3)), (3,), 1.0)
     model = nn.Sequential(L.ClipNorm(9.0), nn.Tanh(), *pooled)
     assert sensitivity(model, (1, 4, 4), 1.0).rows[1].output_norm == pytest.approx(4.0, rel=1e-4)
 
