@@ -26,6 +26,7 @@ class Ticket:
 
     batch: int
     part: int
+    bound: float  # of each sample's cotangent
     outputs: Tensor | None = None  # as the module gave them
     cotangent: Tensor | None = None  # what the private criterion sends back, set when it is called
 
@@ -62,8 +63,8 @@ class Gathering:
         self._sizes.append(size)
         self.complete = last
 
-    def admit(self, size: int) -> Ticket:
-        """Return the ticket of a forward pass with ``size`` samples.
+    def admit(self, size: int, bound: float) -> Ticket:
+        """Return the ticket of a forward pass with ``size`` samples, for cotangents of norm up to ``bound``.
 
         Raises:
             ValueError: unless this is the size of the physical batch drawn last.
@@ -78,7 +79,7 @@ class Gathering:
                 f"the loader drew {self._sizes[-1]} samples but the module got {size}; train on the batches of "
                 "the returned loader as they are, and call eval() or torch.no_grad() for anything else"
             )
-        return Ticket(self._batch, len(self._sizes) - 1)
+        return Ticket(self._batch, len(self._sizes) - 1, bound)
 
     def collect(self, ticket: Ticket, gradients: dict[str, Tensor]) -> None:
         """Add the gradients of one backward pass.
@@ -163,7 +164,9 @@ class PrivateModule(nn.Module):
         module: the module given to the engine, which holds the trained weights.
     """
 
-    def __init__(self, module: nn.Module, admit: Callable[[Tensor], Ticket], gathering: Gathering) -> None:
+    def __init__(
+        self, module: nn.Module, admit: Callable[[nn.Module, Tensor], Ticket], gathering: Gathering
+    ) -> None:
         super().__init__()
         self.module = module
         self._admit, self._gathering = admit, gathering
@@ -179,7 +182,7 @@ class PrivateModule(nn.Module):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.module(x)
-        ticket = self._admit(x)
+        ticket = self._admit(self.module, x)
         if len(x):
             trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
             tapped = _Tap.apply(self._gathering, ticket, tuple(trained), *trained.values())
@@ -219,6 +222,11 @@ class PrivateCriterion(nn.Module):
         if ticket is None or not (outputs.requires_grad and torch.is_grad_enabled()):
             return self.criterion(outputs, targets).sum() / self.expected_batch_size
         check_loss(self.criterion)
+        if ticket.bound != self.bound:
+            raise ValueError(
+                f"the criterion is of a run with cotangents up to {self.bound:g}, the outputs of one up to "
+                f"{ticket.bound:g}; use the criterion that make_private returned with the module"
+            )
         if not torch.equal(outputs, ticket.outputs):
             raise ValueError("the outputs were changed in place; give the criterion what the module returned")
         leaf = outputs.detach().requires_grad_()

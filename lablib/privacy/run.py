@@ -81,23 +81,28 @@ class Run:
         return self.settings.last_step is not None and self.ledger.steps >= self.settings.last_step
 
     def measure(self) -> Sensitivity:
-        """Return the sensitivities of the current weights."""
+        """Return the sensitivities of the current weights, which are those of the batch at work if there is one."""
+        if self.gathering.bounds is not None:
+            self._check_unchanged()
+            return self.gathering.bounds
         if self._watch.sees_change(self._module):
             self._norms = _within_one(self._module) if self.settings.constraint else {}
             self._watch = Watch(self._module)
         return sensitivity(self._module, self._shape, self.settings.loss_bound, norms=self._norms)
 
-    def admit(self, x: Tensor) -> Ticket:
-        """Bound the gradient of a forward pass on samples ``x`` (B, ...), and let it in.
+    def admit(self, module: nn.Module, x: Tensor) -> Ticket:
+        """Bound the gradient of a forward pass of ``module`` on samples ``x`` (B, ...), and let it in.
 
         Raises:
             ValueError: for samples that were not drawn, or a module without proven bounds.
         """
         if not isinstance(x, Tensor) or x.dim() < 2:
             raise ValueError("the private module takes one tensor of samples (B, ...)")
-        if not self._module.training:  # ClipNorm lets NaN through then
+        if module is not self._module:
+            raise ValueError("the module inside was replaced (also by a compiled one); make a new run for it")
+        if not module.training:  # ClipNorm lets NaN through then
             raise ValueError("the module inside is in evaluation mode; call train() on the returned one")
-        ticket = self.gathering.admit(len(x))
+        ticket = self.gathering.admit(len(x), self.settings.loss_bound)
         self._check_unchanged()
         shape = tuple(x.shape[1:])
         if self.gathering.bounds is None:

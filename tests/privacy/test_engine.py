@@ -286,6 +286,15 @@ def weights_changed_between_two_passes(parts):
     model(x)
 
 
+def weights_changed_and_measured_between_two_passes(parts):
+    engine, net, _, (model, _, criterion, loader) = private(max_physical_batch=1)
+    batches = iter(loader)
+    x, y = next(batches)
+    criterion(model(x), y).backward()
+    net[1].weight.data.mul_(9.0)
+    engine.sensitivity()
+
+
 def layer_changed_before_the_step(parts):
     model, optimizer, criterion, (x, y) = draw(parts)
     criterion(model(x), y).backward()
@@ -329,6 +338,11 @@ def hook_on_the_loss(parts):
     criterion(model(x), y)
 
 
+def criterion_of_another_run(parts):
+    model, _, _, (x, y) = draw(parts)
+    private(net=network(1), loss_clip=0.1)[3][2](model(x), y).backward()
+
+
 def half_precision_in_the_second_part(parts):
     model, _, criterion, loader = private(max_physical_batch=1)[3]
     batches = iter(loader)
@@ -365,6 +379,12 @@ def global_hook_in_the_second_forward_pass(parts):
         model(x)
     finally:
         hook.remove()
+
+
+def inner_module_replaced(parts):
+    model, _, _, (x, _) = draw(parts)
+    model.module = network(1)
+    model(x)
 
 
 def inner_module_in_evaluation_mode(parts):
@@ -410,6 +430,7 @@ REFUSED = [
     (a_penalty_on_the_weights, "did not come through the private module"),
     (weights_changed_before_the_step, "between a forward pass and its step"),
     (weights_changed_between_two_passes, "between a forward pass and its step"),
+    (weights_changed_and_measured_between_two_passes, "between a forward pass and its step"),
     (layer_changed_before_the_step, "between a forward pass and its step"),
     (parameter_replaced, "no longer those of make_private"),
     (parameter_frozen, "no longer those of make_private"),
@@ -417,12 +438,14 @@ REFUSED = [
     (forward_hook, "hook"),
     (backward_hook, "hook"),
     (hook_on_the_loss, "hook"),
+    (criterion_of_another_run, "returned with the module"),
     (half_precision, "autocast"),
     (half_precision_in_the_second_part, "autocast"),
     (half_precision_backward, "outside of autocast"),
     (lower_precision_before_the_step, "settings of precision"),
     (global_hook_in_the_second_forward_pass, "global forward hook"),
     (inner_module_in_evaluation_mode, "evaluation mode"),
+    (inner_module_replaced, "inside was replaced"),
     (group_added, "before make_private"),
     (group_added_inside, "added to or taken from"),
 ]
