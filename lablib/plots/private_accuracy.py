@@ -27,7 +27,7 @@ STYLES = {  # design, method
     ("lipschitz", "clipless"): Style(SKY, "dashdot", "D"),
     ("cnn", "per sample"): Style(RED, (0, (5, 1.5)), "v"),
 }
-PUBLISHED = (Style("black", "none", "o"), Style(GREY, "none", "s"))
+PUBLISHED = (Style("black", "none", "o"), Style("black", "none", "D"), Style(GREY, "none", "s"))
 EPSILONS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 SHIFT = 0.03  # of log epsilon, between lines that would cover one another

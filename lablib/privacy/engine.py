@@ -11,8 +11,9 @@ costs nothing. Projection, momentum, weight decay and schedules only process wha
 What is promised: the weights after any number of steps are (epsilon, delta)-differentially private for adding or
 removing one sample, with epsilon of :meth:`CliplessEngine.get_epsilon`. Public, by assumption: the number of samples
 (through q), the architecture, all settings, the initial weights. Not covered: printed losses, rounding in the sum
-over the batch, the floating-point form of Gaussian noise (Mironov, CCS 2012), timing, transformations or collating
-that make a sample depend on others, and settings chosen by looking at results on the same data.
+over the batch, the floating-point form of Gaussian noise (Mironov, CCS 2012), timing, errors that a sample raises (a
+label out of range), transformations or collating that make a sample depend on others, and settings chosen by looking
+at results on the same data.
 """
 
 import dataclasses
