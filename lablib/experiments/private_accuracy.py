@@ -26,7 +26,6 @@ from lablib.experiments.private_accuracy_designs import DESIGNS, Design
 from lablib.experiments.private_accuracy_training import CLIPLESS, accuracy, train
 from lablib.experiments.private_filters import features
 from lablib.experiments.recipe import Recipe
-from lablib.experiments.results import current_mode
 
 NAME = "private_accuracy"
 LEVELS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)  # l2 radii, in 1/255 of a pixel's range
@@ -49,6 +48,7 @@ class Config:
     """Size of the comparison.
 
     Attributes:
+        mode: of the run.
         epsilons: of each data set in :data:`DESIGNS`, the targets; each run spends at most this, and nearly as much.
         delta: of every epsilon.
         seeds: runs of each.
@@ -56,6 +56,7 @@ class Config:
         longer: factor of all epochs.
     """
 
+    mode: str
     epsilons: dict[str, tuple[float, ...]]
     delta: float
     seeds: int
@@ -93,7 +94,7 @@ def run(config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Of those, a row has the shares of test images that are certified at :data:`LEVELS`.
     """
     plan = parts(config)
-    kept = Checkpoint(NAME, current_mode(), dataclasses.asdict(config) | {"designs": _plain(config)})
+    kept = Checkpoint(NAME, config.mode, dataclasses.asdict(config) | {"designs": _plain(config)})
     with kept.bar({str(part): 1 for part in plan}, "run") as bar:
         for (data, name), group in itertools.groupby(plan, key=lambda part: (part.data, part.design)):
             todo = [part for part in group if str(part) not in kept]
@@ -183,11 +184,13 @@ RECIPE = Recipe(
     NAME,
     "How accurate is private training without clipping, next to clipping, and how much of that is certified?",
     {
-        "quick": Config({"digits": (3.0, 8.0)}, 1e-4, seeds=2, certified=60),
+        "quick": Config("quick", {"digits": (3.0, 8.0)}, 1e-4, seeds=2, certified=60),
         "standard": Config(
+            "standard",
             {"mnist": (1.0, 2.99, 8.0), "cifar10": (2.0, 4.0, 8.0)}, 1e-5, seeds=3, certified=1000
         ),
         "full": Config(
+            "full",
             {"mnist": (1.0, 2.0, 2.99, 8.0), "cifar10": (1.0, 2.0, 3.0, 4.0, 8.0, 15.0)},
             1e-5,
             seeds=5,

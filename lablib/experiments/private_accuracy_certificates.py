@@ -1,4 +1,4 @@
-"""The network from pixels to logits as one 1-Lipschitz chain, and the l2 radii that are proven for it."""
+"""The l2 radii that are proven for a network from pixels to logits."""
 
 import numpy as np
 import torch
@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lablib.certify import bound_radius
-from lablib.layers import LipschitzSequential, SpectralLinear
-from lablib.ops.norms import bound_matrix_norm
+from lablib.layers import LipschitzSequential
+from lablib.privacy import certifiable
 
 
 def certified_radii(
@@ -19,32 +19,10 @@ def certified_radii(
     of taps, is as large as the radii that matter on CIFAR-10.
 
     Args:
-        front: public fixed layers, 1-Lipschitz.
-        head: trained layers without biases; linear ones but the last of norm at most 1, as projections leave them.
+        front: public fixed layers with a known constant.
+        head: trained layers.
         images: (N, C, H, W) with pixels in [0, 1]. labels: (N,).
     """
-    chain = as_chain(front, head).double()
+    chain = certifiable(nn.Sequential(front, head)).double()
     with torch.no_grad(), parametrize.cached():
         return bound_radius(chain, images.double(), labels)
-
-
-def as_chain(front: LipschitzSequential, head: nn.Sequential) -> LipschitzSequential:
-    """Return front and head as one chain of norm at most 1.
-
-    A positive factor of the logits changes no decision and no radius, so the last layer is scaled to norm 1.
-    """
-    layers = list(front)
-    for layer in head:
-        layers.append(_spectral(layer, last=layer is head[-1]) if type(layer) is nn.Linear else layer)
-    return LipschitzSequential(*layers).eval().requires_grad_(False)
-
-
-def _spectral(layer: nn.Linear, last: bool) -> SpectralLinear:
-    weight = layer.weight.detach()
-    if last:
-        weight = weight / max(float(bound_matrix_norm(weight, "l2")), 1e-30)
-    made = SpectralLinear(layer.in_features, layer.out_features)
-    with torch.no_grad():
-        made.parametrizations.weight.original.copy_(weight)
-        made.bias.zero_()
-    return made

@@ -26,7 +26,6 @@ from lablib.experiments.private_audit_engine import run_engine
 from lablib.experiments.private_audit_models import SUBJECTS, Record, find_canary, mirrored, quiet
 from lablib.experiments.private_audit_simulator import simulate
 from lablib.experiments.recipe import Recipe
-from lablib.experiments.results import current_mode
 from lablib.experiments.threads import one_thread
 from lablib.privacy.auditing import audit_epsilon, audit_mu
 
@@ -39,6 +38,7 @@ class Config:
     """Size of the audit.
 
     Attributes:
+        mode: of the run.
         runs: simulated ones of each mechanism with the canary, and as many without.
         engine_runs: the same for the engine itself.
         delta: of every claim.
@@ -47,6 +47,7 @@ class Config:
         seed: of the noise and the sampling.
     """
 
+    mode: str
     runs: int
     engine_runs: int
     delta: float = 1e-5
@@ -102,7 +103,7 @@ def run(config: Config) -> dict[str, Any]:
     plan = [("simulated", case) for case in (*SIMULATED[:: config.thinned], *BROKEN[:: config.thinned])]
     plan += [("engine", case) for case in ENGINE[:: config.thinned]]
     each = 1.0 - (1.0 - config.confidence) / (2 * len(plan))
-    kept = Checkpoint(NAME, current_mode(), dataclasses.asdict(config))
+    kept = Checkpoint(NAME, config.mode, dataclasses.asdict(config))
     with kept.bar({f"{by}: {case.label}": 1 for by, case in plan}, "mechanism") as bar:
         for by, case in plan:
             part = f"{by}: {case.label}"
@@ -154,9 +155,9 @@ RECIPE = Recipe(
     name=NAME,
     question="How much of the claimed epsilon can an attack prove, and does it catch a mechanism that is broken?",
     sizes={
-        "quick": Config(runs=4000, engine_runs=20, thinned=3),
-        "standard": Config(runs=100_000, engine_runs=600),
-        "full": Config(runs=1_000_000, engine_runs=2000),
+        "quick": Config("quick", runs=4000, engine_runs=20, thinned=3),
+        "standard": Config("standard", runs=100_000, engine_runs=600),
+        "full": Config("full", runs=1_000_000, engine_runs=2000),
     },
     run=run,
     draw=draw,

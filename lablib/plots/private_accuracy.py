@@ -78,7 +78,8 @@ def draw_accuracy(
         )
         _number(axis, _apart(ticks))
         seeds = len({row["seed"] for row in rows})
-        figure.legend(loc="outside right center", title=f"mean, worst and\nbest of {seeds} seeds", fontsize=8)
+        note = f"mean, worst and\nbest of {seeds} seeds;\nmarks of one ε are\nset side by side"
+        figure.legend(loc="outside right center", title=note, fontsize=8)
     return figure
 
 
@@ -102,12 +103,12 @@ def draw_robust(radii: Mapping[str, np.ndarray], published: Mapping[str, Mapping
     with theme():
         figure = new_figure(PAGE_WIDTH, 0.6 + 2.5 * len(datasets))
         axes = figure.subplots(len(datasets), len(designs), squeeze=False, sharex=True, sharey="row")
-        grid = np.concatenate([[0.0], np.geomspace(0.5, 256.0, 400)])
         for axis, (data, design) in zip(axes.flat, [(a, b) for a in datasets for b in designs], strict=True):
             for colour, epsilon in zip(EPSILONS, epsilons[data], strict=False):
                 values = np.asarray(radii[", ".join((data, design, epsilon))], dtype=float)
-                shares = (values[:, None] > grid / 255).mean(axis=0)
-                axis.plot(grid, 100 * shares, color=colour, label=f"ε = {epsilon}")
+                reach = np.unique(np.append(255 * values, [0.0, 256.0]))  # the share changes there and nowhere else
+                shares = (255 * values[:, None] > reach).mean(axis=0)
+                axis.step(reach, 100 * shares, where="post", color=colour, label=f"ε = {epsilon}")
             if data in published:
                 points = published[data]
                 label = "paper, ε ≤ 20"

@@ -5,6 +5,7 @@ net = nn.Sequential(ClipNorm(1.0), nn.Flatten(), nn.Linear(784, 256), MaxMin(), 
 print(sensitivity(net, (1, 28, 28), 2**0.5, norms=project(net, "orthonormal")).table())
 """
 
+from lablib.privacy.certifiable import certifiable
 from lablib.privacy.cotangents import ClipCotangent
 from lablib.privacy.engine import CliplessEngine
 from lablib.privacy.losses import (
@@ -38,6 +39,7 @@ __all__ = [
     "MAE",
     "Residual",
     "Sensitivity",
+    "certifiable",
     "check_constraint",
     "check_loss",
     "loss_lipschitz",

@@ -10,11 +10,12 @@ from torch.nn.utils import parametrize
 
 from lablib.certify import estimate_operator_norm
 from lablib.experiments import private_accuracy
-from lablib.experiments.private_accuracy_certificates import as_chain, certified_radii
+from lablib.experiments.private_accuracy_certificates import certified_radii
 from lablib.experiments.private_accuracy_designs import DESIGNS, linear, lipschitz
 from lablib.experiments.private_accuracy_training import CLIPLESS, METHODS, Settings, accuracy, train
 from lablib.experiments.private_filters import features, local_averages, oriented_filters
 from lablib.layers import LipschitzSequential
+from lablib.privacy import certifiable
 
 TINY = Settings(rate=2.0, clip=1.0, epochs=2, batches=5)
 SHAPES = [(1, 8, 8), (3, 8, 8)]
@@ -27,7 +28,7 @@ def images(shape, count=6, seed=0):
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv("LABLIB_FIGURES", str(tmp_path))
-    monkeypatch.setenv("LABLIB_MODE", "quick")
+    monkeypatch.setenv("LABLIB_MODE", "standard")  # the config names the mode
     return tmp_path
 
 
@@ -39,7 +40,7 @@ def tiny(monkeypatch):
     design = DESIGNS["digits"]["filters"]
     settings = {method: dataclasses.replace(own, epochs=1) for method, own in design.settings.items()}
     monkeypatch.setitem(DESIGNS, "digits", {"filters": dataclasses.replace(design, settings=settings)})
-    return private_accuracy.Config({"digits": (8.0,)}, 1e-4, seeds=1, certified=20)
+    return private_accuracy.Config("quick", {"digits": (8.0,)}, 1e-4, seeds=1, certified=20)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -123,7 +124,7 @@ def test_certified_images_withstand_attacks(kind):
     assert (radii > 0).all()
     assert accuracy(head, inner, labels) == 1.0
     assert (certified_radii(front, head, x, (labels + 1) % 10) == 0).all()
-    network = as_chain(front, head).double()
+    network = certifiable(nn.Sequential(front, head)).double()
     moved, start = x.double(), x.double()
     with parametrize.cached():
         for _ in range(30):
@@ -161,7 +162,7 @@ def test_every_design_fits_its_data():
             head = design.head(tuple(inner.shape[1:]))
             assert head(inner).shape == (2, 10)
             assert not design.certified or isinstance(
-                as_chain(design.front(shapes[data]), head), LipschitzSequential
+                certifiable(nn.Sequential(design.front(shapes[data]), head)), LipschitzSequential
             )
 
 
@@ -180,6 +181,7 @@ def test_the_recipe_resumes_and_draws(tiny, results, monkeypatch):
         private_accuracy.run(tiny)
     monkeypatch.setattr(private_accuracy, "train", original)
     metrics, arrays = private_accuracy.run(tiny)
+    assert {path.parent for path in results.rglob("*.json")} == {results / "quick" / "results"}
     assert [row["method"] for row in metrics["rows"]] == list(DESIGNS["digits"]["filters"].settings)
     assert all(row["spent"] <= 8.0 and 0.2 < row["accuracy"] <= 1.0 for row in metrics["rows"])
     (radii,) = arrays.values()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opacus.accountants import PRVAccountant
 from opacus.accountants.analysis import rdp
 
 from lablib.privacy.accounting import (
@@ -33,6 +34,12 @@ DELTA = 1e-5
 )
 def test_published_values(accountant, expected):
     assert epsilon((1.0, 0.01, 1000), DELTA, accountant) == pytest.approx(expected, abs=6e-6)
+
+
+def test_published_value_of_the_finer_prv():
+    accountant = PRVAccountant()
+    accountant.history = [(1.0, 0.01, 1000)]
+    assert accountant.get_epsilon(DELTA, eps_error=0.001) == pytest.approx(1.82937, abs=6e-6)
 
 
 def test_per_layer_noise_costs_what_its_effective_noise_says():
