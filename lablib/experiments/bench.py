@@ -2,25 +2,13 @@
 
 import argparse
 import contextlib
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable
 
+from lablib.experiments.contest import Contest
+
 HELP = "ratios of our code to its peers, side by side in one process"
-
-
-@dataclasses.dataclass(frozen=True)
-class Contest:
-    """One comparison: what, our code and the peer's, made ready by ``prepare() -> (ours, peer)``.
-
-    ``instructions``: how many vector instructions our code cannot do without, where that has been counted.
-    """
-
-    name: str
-    peer: str
-    prepare: Callable[[], tuple[Callable[[], object], Callable[[], object]]]
-    instructions: float | None = None
 
 
 def contests() -> list[Contest]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lablib.experiments.bench import Contest
+from lablib.experiments.contest import Contest
 
 CLIPLESS, PLAIN = "clipless", "plain SGD"
 PER_SAMPLE, GHOST = "Opacus, per sample", "Opacus, ghost"

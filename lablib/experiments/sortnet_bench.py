@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lablib.experiments.bench import Contest
+from lablib.experiments.contest import Contest
 
 SHAPES = ((128, 784, 1024), (512, 784, 5120))  # (B, I, O)
 KEEP, TOP = 0.75, 10

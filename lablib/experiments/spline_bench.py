@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lablib.experiments.bench import Contest
+from lablib.experiments.contest import Contest
 from lablib.layers import LearnableSpline
 from lablib.ops.splines import linear_spline, project_slopes
 
