@@ -144,7 +144,8 @@ def _pair_constants(layers: list[nn.Module], norm: str, classes: int) -> Tensor:
 def _norm_of(network: nn.Module, norm: str | None) -> str:
     if not isinstance(network, LipschitzSequential):
         raise ValueError(
-            "a radius needs a LipschitzSequential, which states its constant; use interval bounds"
+            "a radius needs a LipschitzSequential, which states its constant (of an nn.Sequential "
+            "lablib.privacy.certifiable makes one); use that, or interval bounds"
         )
     if norm is None:
         if len(network.norms) != 1:

@@ -227,7 +227,7 @@ def train_private(
     noise_multiplier: float = 2.0,
     batch_size: int = 256,
     steps: int = 120,
-    learning_rate: float = 2.0,
+    learning_rate: float = 0.125,
     temperature: float = 8.0,
     loss_clip: float | None = 0.5,
     noise: str = "global",

@@ -186,8 +186,7 @@ RECIPE = Recipe(
     {
         "quick": Config("quick", {"digits": (3.0, 8.0)}, 1e-4, seeds=2, certified=60),
         "standard": Config(
-            "standard",
-            {"mnist": (1.0, 2.99, 8.0), "cifar10": (2.0, 4.0, 8.0)}, 1e-5, seeds=3, certified=1000
+            "standard", {"mnist": (1.0, 2.99, 8.0), "cifar10": (2.0, 4.0, 8.0)}, 1e-5, seeds=3, certified=1000
         ),
         "full": Config(
             "full",

@@ -221,7 +221,7 @@ RECIPE = Recipe(
     question="How much of its bound does a sample's gradient use in private training, and what raises that?",
     sizes={
         "quick": Config(
-            "quick", "digits", epsilon=8.0, delta=1e-3, epochs=2, batch=256, probe=256, seeds=1, rate=0.01
+            "quick", "digits", epsilon=8.0, delta=1e-4, epochs=2, batch=256, probe=256, seeds=1, rate=0.01
         ),
         "standard": Config(
             "standard", "mnist", epsilon=3.0, delta=1e-5, epochs=2, batch=2048, probe=2048, seeds=3, rate=0.01

@@ -78,6 +78,7 @@ def main(args: argparse.Namespace) -> int:
     if args.model is None:
         raise ValueError("name a network, or package.module:function; --list names those there are")
     _check_run(args)
+    _check_plot(args.plot)
     module, shape, norms, input_bound = _model(args)
     bounds, loss = _bounds(args, module, shape, norms, input_bound)
     sizes = {name: p.numel() for name, p in module.named_parameters() if p.requires_grad}
@@ -92,6 +93,15 @@ def main(args: argparse.Namespace) -> int:
     if args.size is not None:  # last: it may lack its extra, and takes longest
         _print_epsilon(args)
     return 0
+
+
+def _check_plot(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix not in ("", ".png", ".svg"):
+        raise ValueError(f"--plot {path} must end in .png or .svg (both are written), or in neither")
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot {path}: there is no folder {path.parent}; make it first")
 
 
 def _print_list() -> None:
@@ -308,8 +318,6 @@ def _plot(path: Path, name: str, bounds: "Sensitivity") -> None:
     from lablib.plots.sensitivity import sensitivity_figure
     from lablib.plots.theme import save_figure
 
-    if path.suffix not in ("", ".png", ".svg"):
-        raise ValueError(f"--plot {path} must end in .png or .svg (both are written), or in neither")
     title = f"{name}: one sample moves the summed gradient by at most {_at_most(bounds.total)}"
     figure = sensitivity_figure(bounds.rows, bounds.loss_lipschitz, title)
     for written in save_figure(figure, path.with_suffix("") if path.suffix else path):

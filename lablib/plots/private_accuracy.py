@@ -31,6 +31,7 @@ PUBLISHED = (Style("black", "none", "o"), Style("black", "none", "D"), Style(GRE
 EPSILONS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 SHIFT = 0.03  # of log epsilon, between lines that would cover one another
+TICKS = 0.14  # of log epsilon, between labels
 
 
 def draw_accuracy(
@@ -67,16 +68,15 @@ def draw_accuracy(
                 "markersize": 7,
             }
             axis.plot(list(points), list(points.values()), linestyle="none", label=name, **marks)
-        ticks = sorted(
-            {row["epsilon"] for row in rows} | {e for points in published.values() for e in points}
-        )
+        own = sorted({row["epsilon"] for row in rows})
+        ticks = _apart([*own, *sorted(e for points in published.values() for e in points)])
         axis.set(
             xscale="log",
             xlabel=f"ε at δ = {delta:g} (logarithmic)",
             ylabel="test accuracy in %",
             title=f"{DATASETS.get(data, data)}: accuracy of private training",
         )
-        _number(axis, _apart(ticks))
+        _number(axis, ticks)
         seeds = len({row["seed"] for row in rows})
         note = f"mean, worst and\nbest of {seeds} seeds;\nmarks of one ε are\nset side by side"
         figure.legend(loc="outside right center", title=note, fontsize=8)
@@ -106,7 +106,7 @@ def draw_robust(radii: Mapping[str, np.ndarray], published: Mapping[str, Mapping
         for axis, (data, design) in zip(axes.flat, [(a, b) for a in datasets for b in designs], strict=True):
             for colour, epsilon in zip(EPSILONS, epsilons[data], strict=False):
                 values = np.asarray(radii[", ".join((data, design, epsilon))], dtype=float)
-                reach = np.unique(np.append(255 * values, [0.0, 256.0]))  # the share changes there and nowhere else
+                reach = np.unique(np.append(255 * values, [0.0, 256.0]))  # where shares change
                 shares = (255 * values[:, None] > reach).mean(axis=0)
                 axis.step(reach, 100 * shares, where="post", color=colour, label=f"ε = {epsilon}")
             if data in published:
@@ -148,12 +148,12 @@ def _line(axis: Axes, rows: Sequence[Mapping[str, Any]], style: Style, shift: fl
 
 
 def _apart(ticks: Sequence[float]) -> list[float]:
-    """Leave out values too close to the one before for their labels."""
+    """Leave out values too close to an earlier one for their labels."""
     kept: list[float] = []
     for tick in ticks:
-        if not kept or tick / kept[-1] > 1.15:
+        if all(abs(np.log(tick / other)) > TICKS for other in kept):
             kept.append(tick)
-    return kept
+    return sorted(kept)
 
 
 def _number(axis: Axes, ticks: Sequence[float]) -> None:

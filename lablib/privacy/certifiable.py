@@ -21,7 +21,7 @@ from lablib.privacy.gathering import PrivateModule
 from lablib.privacy.residual import Residual
 
 CHAINS = (nn.Sequential, LipschitzSequential)
-NEARLY_ONE = 0.999  # norms from here to 1 are left as they are
+NEARLY_ONE = 0.99  # norms from here to 1 are left as they are
 
 
 def certifiable(net: nn.Module) -> LipschitzSequential:
@@ -33,7 +33,7 @@ def certifiable(net: nn.Module) -> LipschitzSequential:
 
     The weights are measured now: W x + b becomes c (W/c x + b/c) with c a proven bound of ||W||, so that the
     constant of the chain is the product of all c, and of the constants of the other layers. The outputs are those
-    of ``net``: bit for bit where all norms are between 0.999 and 1, as in hidden layers with orthonormal weights
+    of ``net``: bit for bit where all norms are between 0.99 and 1, as in hidden layers with orthonormal weights
     (factors behind the last layer are powers of two), else up to rounding. So hand out and run the chain itself,
     for which radii allow for rounding. Later changes of ``net`` do not reach it.
 
@@ -50,7 +50,8 @@ def certifiable(net: nn.Module) -> LipschitzSequential:
     module = net.module if isinstance(net, PrivateModule) else net
     if plain_class(module) not in CHAINS:
         raise ValueError(
-            f"a certificate needs an nn.Sequential of known layers, not {layer_name(module)}; write the network as one"
+            f"a certificate needs an nn.Sequential of known layers, not {layer_name(module)}; write the "
+            "network as one"
         )
     check_intact(module)
     parts = _leaves(module)
@@ -78,7 +79,9 @@ def _certified(layer: nn.Module, last: bool) -> list[nn.Module]:
         channels = layer.in_channels, layer.out_channels
         made = SpectralConv2d(*channels, size, stride, padding, bias is not None).to(weight)
     elif kind is Residual:
-        branch = LipschitzSequential(*(new for part in _leaves(layer.branch) for new in _certified(part, False)))
+        branch = LipschitzSequential(
+            *(new for part in _leaves(layer.branch) for new in _certified(part, False))
+        )
         made = ConvexResidual(branch, layer.share)
         tensors = (*layer.parameters(), *layer.buffers())
         made.to(next((t.dtype for t in tensors if t.is_floating_point()), torch.float32))
@@ -98,7 +101,9 @@ def _plain(layer: nn.Module) -> Tensor:
     if parametrize.is_parametrized(layer):
         raise ValueError(f"{layer_name(layer)} computes its weights by a parametrization; remove it first")
     if not all(p.isfinite().all() for p in layer.parameters()):
-        raise ValueError(f"{layer_name(layer)} has weights that are not finite; train anew with smaller steps")
+        raise ValueError(
+            f"{layer_name(layer)} has weights that are not finite; train anew with smaller steps"
+        )
     return weight
 
 
@@ -115,7 +120,9 @@ def _scaled(layer: nn.Module, norm: float, last: bool) -> tuple[Tensor, Tensor |
 
 def _geometry(layer: nn.Conv2d) -> tuple[int, int, int]:
     """Return kernel size, stride and padding of a square convolution."""
-    padding = {"valid": (0, 0), "same": tuple(k // 2 for k in layer.kernel_size)}.get(layer.padding, layer.padding)
+    padding = {"valid": (0, 0), "same": tuple(k // 2 for k in layer.kernel_size)}.get(
+        layer.padding, layer.padding
+    )
     pairs = (layer.kernel_size, layer.stride, padding)
     lopsided = layer.padding == "same" and layer.kernel_size[0] % 2 == 0
     plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"

@@ -19,6 +19,7 @@ at results on the same data.
 import dataclasses
 import math
 import numbers
+import warnings
 import weakref
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from lablib.privacy.accounting import Ledger, check_accountant, epsilon, find_noise_multiplier
+from lablib.privacy.arguments import refuse_arguments
 from lablib.privacy.gathering import PrivateCriterion, PrivateModule
 from lablib.privacy.loader import PoissonLoader, check_loader, epoch_steps
 from lablib.privacy.losses import loss_lipschitz
@@ -36,6 +38,8 @@ from lablib.privacy.projections import check_constraint
 from lablib.privacy.run import Run, Settings
 from lablib.privacy.sensitivity import Sensitivity
 
+SIZES = ("expected_batch_size", "max_physical_batch")
+OPTIONS = ("loss_clip", "noise", "constraint", "input_shape")
 _OWNED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # every layer with parameters that has an engine
 
 
@@ -63,11 +67,21 @@ class CliplessEngine:
         ValueError: for an unknown accountant or a seed that is no whole number from 0 on.
     """
 
-    def __init__(self, *, accountant: str = "pld", seed: int | None = None) -> None:
+    def __init__(self, *, accountant: str = "pld", seed: int | None = None, **unknown: Any) -> None:
+        refuse_arguments(unknown, ("accountant", "seed"), "CliplessEngine")
         check_accountant(accountant)
         self.accountant = accountant
         self._randomness = Randomness(seed)
         self._run: Run | None = None
+
+    def __repr__(self) -> str:
+        if self._run is None:
+            return f"CliplessEngine(accountant={self.accountant!r}, no run yet)"
+        settings = self._run.settings
+        return (
+            f"CliplessEngine(accountant={self.accountant!r}, noise_multiplier={settings.noise_multiplier:.4g}, "
+            f"sample_rate={settings.sample_rate:.4g}, steps={self._run.ledger.steps})"
+        )
 
     @property
     def ledger(self) -> Ledger:
@@ -148,6 +162,7 @@ class CliplessEngine:
         expected_batch_size: int | None = None,
         max_physical_batch: int | None = None,
         input_shape: tuple[int, ...] | None = None,
+        **unknown: Any,
     ) -> tuple[PrivateModule, PrivateOptimizer, PrivateCriterion, PoissonLoader]:
         """Return module, optimizer, criterion and loader of a private run.
 
@@ -169,7 +184,9 @@ class CliplessEngine:
 
         Raises:
             ValueError: for anything without a proven bound, a module that has an engine, arguments out of range.
+            TypeError: for an argument that is not known; it says what stands for those of Opacus.
         """
+        refuse_arguments(unknown, ("noise_multiplier", *SIZES, *OPTIONS), "make_private")
         return self._make(
             self._check_sizes(data_loader, expected_batch_size, max_physical_batch),
             module=module,
@@ -187,6 +204,9 @@ class CliplessEngine:
     def make_private_with_epsilon(
         self,
         *,
+        module: nn.Module,
+        optimizer: Optimizer,
+        criterion: nn.Module,
         data_loader: DataLoader,
         target_epsilon: float,
         target_delta: float,
@@ -202,21 +222,37 @@ class CliplessEngine:
         Args:
             target_epsilon, target_delta: at the end epsilon is at most the target, by this engine's accountant.
             epochs: whole number from 1 on.
-            data_loader, expected_batch_size, max_physical_batch, others: as in :meth:`make_private`.
+            module, optimizer, criterion, data_loader, others: as in :meth:`make_private`.
 
         Raises:
             ValueError: as :meth:`make_private` and :func:`~lablib.privacy.accounting.find_noise_multiplier`.
             ImportError: without the extra ``private``.
+            TypeError: for an argument that is not known.
+
+        Warns:
+            UserWarning: for a delta that would allow to publish a sample outright, 1 / samples or more.
         """
-        size = self._check_sizes(data_loader, expected_batch_size, max_physical_batch)
         if "noise_multiplier" in others:
             raise ValueError("the noise multiplier follows from the target epsilon; give one of the two")
+        targets = ("target_epsilon", "target_delta", "epochs")
+        refuse_arguments(others, (*targets, *SIZES, *OPTIONS), "make_private_with_epsilon")
+        size = self._check_sizes(data_loader, expected_batch_size, max_physical_batch)
         rate = size / len(data_loader.dataset)
         last = _whole(epochs, "epochs") * epoch_steps(rate)
         sigma = find_noise_multiplier(target_epsilon, target_delta, rate, last, self.accountant)
+        samples = len(data_loader.dataset)
+        if target_delta >= 1 / samples:
+            warnings.warn(
+                f"a target_delta of {target_delta:g} for {samples} samples also allows to publish one sample "
+                "outright; take one well below 1 / samples",
+                stacklevel=2,
+            )
         target = (float(target_epsilon), float(target_delta), last)
         return self._make(
             size,
+            module=module,
+            optimizer=optimizer,
+            criterion=criterion,
             data_loader=data_loader,
             noise_multiplier=sigma,
             max_physical_batch=max_physical_batch,

@@ -58,6 +58,11 @@ class Gathering:
         """Whether a batch is drawn that no step has used."""
         return bool(self._sizes)
 
+    @property
+    def used(self) -> bool:
+        """Whether all that was drawn is empty, or gave a gradient."""
+        return bool(self._given) or not any(self._sizes)
+
     def draw(self, size: int, last: bool) -> None:
         """Note a physical batch of ``size`` samples; ``last`` completes the logical one."""
         self._sizes.append(size)
@@ -91,8 +96,8 @@ class Gathering:
             raise ValueError("backward() after the step of its batch; call step() last")
         if ticket.part in self._given:
             raise ValueError(
-                "a second backward pass on one batch would count its samples twice; sum losses into one model "
-                "instead, or draw another batch"
+                "a second backward pass on one batch would count its samples twice; call backward() once for each "
+                "batch, and step() after it"
             )
         self._given.add(ticket.part)
         for name, gradient in gradients.items():

@@ -32,7 +32,8 @@ def check_loader(loader: DataLoader) -> None:
         )
     if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
         raise ValueError(
-            "Poisson sampling draws samples by number; give a data set with a length, not a stream"
+            "Poisson sampling draws samples by number; give a data set with a length, not a stream (an "
+            "IterableDataset); gather its samples in a TensorDataset or a Dataset with __getitem__"
         )
     if len(loader.dataset) == 0:
         raise ValueError("the data set is empty; give one with samples")
@@ -79,6 +80,12 @@ class PoissonLoader:
     def sample_rate(self) -> float:
         """q, which the ledger counts with, so that it cannot be set."""
         return self._rate
+
+    def __repr__(self) -> str:
+        return (
+            f"PoissonLoader(samples={len(self.dataset)}, expected_batch={self.batch_size}, "
+            f"sample_rate={self._rate:.4g}, batches={len(self)})"
+        )
 
     def __len__(self) -> int:
         return epoch_steps(self._rate)

@@ -1,6 +1,7 @@
 """One private run: which forward passes are admitted, and what a step releases."""
 
 import dataclasses
+import warnings
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class Run:
         self._module, self._optimizer, self._randomness = module, optimizer, randomness
         self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self._held = _held(optimizer)
+        self._warned = False
 
     def begin(self, input_shape: tuple[int, ...]) -> None:
         """Measure the module on samples of ``input_shape``, then project it.
@@ -98,10 +100,13 @@ class Run:
         """
         if not isinstance(x, Tensor) or x.dim() < 2:
             raise ValueError("the private module takes one tensor of samples (B, ...)")
+        self._check_dtype(x)
         if module is not self._module:
             raise ValueError("the module inside was replaced (also by a compiled one); make a new run for it")
         if not module.training:  # ClipNorm lets NaN through then
-            raise ValueError("the module inside is in evaluation mode; call train() on the returned one")
+            raise ValueError(
+                "the module inside is in evaluation mode; call model.train() on the returned one"
+            )
         ticket = self.gathering.admit(len(x), self.settings.loss_bound)
         self._check_unchanged()
         shape = tuple(x.shape[1:])
@@ -132,6 +137,7 @@ class Run:
             return
         self._check_unchanged()
         self._check_optimizer()
+        self._warn_of_no_gradient()
         bounds = self.gathering.bounds or self.measure()
         sums, settings = self.gathering.sums, self.settings
         sizes = {name: p.numel() for name, p in self._trained.items()}
@@ -177,10 +183,39 @@ class Run:
                 "step()"
             )
 
+    def _check_dtype(self, x: Tensor) -> None:
+        wanted = next(iter(self._trained.values())).dtype
+        if x.dtype == wanted:
+            return
+        if not x.is_floating_point():
+            raise ValueError(
+                f"samples of {x.dtype} are no features; convert and scale them first, images of whole numbers by "
+                f"x.to({wanted}) / 255"
+            )
+        raise ValueError(
+            f"the samples are in {x.dtype}, the weights in {wanted}; convert the data set by x.to({wanted})"
+        )
+
+    def _warn_of_no_gradient(self) -> None:
+        """Say once that a step is about to be paid for and learn nothing."""
+        if self._warned or self.gathering.used:
+            return
+        self._warned = True
+        warnings.warn(
+            "step() on a batch without a backward pass costs privacy and adds only noise; call "
+            "criterion(model(x), y).backward() before it, in training mode (model.train())",
+            stacklevel=5,
+        )
+
     def _check_optimizer(self) -> None:
         if _held(self._optimizer) != self._held:
             raise ValueError("parameters were added to or taken from the optimizer; make a new run for them")
         for name, parameter in self._trained.items():
+            if parameter.grad is not None and not self._module.training:
+                raise ValueError(
+                    "the gradient is of the module in evaluation mode, which the engine does not collect; call "
+                    "model.train() before training on, and zero_grad() for what came so far"
+                )
             if parameter.grad is not None:
                 raise ValueError(
                     f"{name} has a .grad that did not come through the private module; use the returned module and "

@@ -154,8 +154,8 @@ def _walk(
         raise ValueError(f"{_label(module, name)}: {error}") from error
     if effect.parameters and math.isinf(flow.norm):  # a bias too: its input may be NaN
         raise ValueError(
-            f"{_label(module, name)} is trained, but its input is unbounded; begin the module with ClipNorm, or give "
-            "input_bound"
+            f"{_label(module, name)} is trained, but its input is unbounded; begin the module with ClipNorm (or "
+            "give input_bound to sensitivity())"
         )
 
     def back(cotangent: float) -> tuple[float, list[LayerBound]]:
@@ -331,10 +331,19 @@ def _reason(module: nn.Module) -> str:
     reason = REASONS.get(plain_class(module).__name__)
     if reason:
         return reason
-    known = ", ".join(sorted(kind.__name__ for kind in (*RULES, *CHAINS, ConvexResidual, Residual)))
+    known = ", ".join(sorted(_qualified(kind) for kind in (*RULES, *CHAINS, ConvexResidual, Residual)))
     if isinstance(module, (*RULES, *CHAINS)):
         return f"is a subclass, which may compute something else; use one of {known} itself"
-    return f"has no known sensitivity; use {known}"
+    if type(module).__module__.startswith("torch.nn.modules.activation"):
+        return f"has no known sensitivity; use MaxMin of lablib.layers, or one of {known}"
+    return (
+        "has no known sensitivity; write it as nn.Sequential, with lablib.privacy.Residual for skips, of "
+        f"{known}"
+    )
+
+
+def _qualified(kind: type[nn.Module]) -> str:
+    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.") else kind.__name__
 
 
 def _label(module: nn.Module, name: str) -> str:

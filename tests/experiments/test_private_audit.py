@@ -194,8 +194,9 @@ def test_the_recipe_runs_draws_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "SIMULATED", cases.SIMULATED[:2])
     monkeypatch.setattr(audit, "BROKEN", cases.BROKEN[2:3])
     monkeypatch.setattr(audit, "ENGINE", cases.ENGINE[:1])
-    config = audit.Config(runs=3000, engine_runs=4)
+    config = audit.Config("quick", runs=3000, engine_runs=4)
     found = audit.run(config)
+    assert not (tmp_path / "results").exists()  # the config names the mode, not the environment
     assert (found["sound"], found["sound_below"], found["broken"], found["broken_caught"]) == (3, 3, 1, 1)
     monkeypatch.setattr(audit, "judge", None)  # all parts are kept
     assert audit.run(config) == found

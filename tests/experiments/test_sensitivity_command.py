@@ -180,6 +180,7 @@ def test_the_figure_is_written(capsys, tmp_path, file):
         (["mlp-digits", *map(str, SAMPLING), "--size", "99"], "more than the --size"),
         (["mlp-digits", *map(str, SAMPLING), "--delta", "1"], "--delta"),
         (["mlp-digits", "--plot", "flow.pdf"], ".png or .svg"),
+        (["mlp-digits", "--plot", "absent/flow"], "no folder absent"),
         (["absent_package:net", "--shape", "3x2x2"], "cannot be loaded"),
         (["own_private_nets:absent", "--shape", "3x2x2"], "cannot be loaded"),
         (["own_private_nets:net"], "--shape is missing"),

@@ -451,6 +451,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:step.. on a batch without a backward pass")
 @pytest.mark.parametrize(("loop", "message"), REFUSED, ids=[loop.__name__ for loop, _ in REFUSED])
 def test_refused_loops(loop, message):
     engine, _, _, parts = private()
@@ -517,6 +518,7 @@ def test_loops_that_stay_within_the_bound():
         assert torch.equal(run(loop), expected), loop.__name__
 
 
+@pytest.mark.filterwarnings("ignore:step.. on a batch without a backward pass")
 def test_steps_without_backward_cost_the_same_and_give_noise():
     engine, net, _, (_, optimizer, _, loader) = private()
     before = weights(net).clone()
@@ -735,6 +737,20 @@ def test_refused_arguments(options, message):
         private(**options)
 
 
+def with_epsilon(target_delta=DELTA, **options):
+    net = network()
+    return CliplessEngine(seed=0).make_private_with_epsilon(
+        module=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        criterion=CrossEntropy(4.0),
+        data_loader=data(),
+        target_epsilon=1.0,
+        target_delta=target_delta,
+        epochs=1,
+        **options,
+    )
+
+
 def test_refused_engines():
     with pytest.raises(ValueError, match="accountants are"):
         CliplessEngine(accountant="moments")
@@ -744,6 +760,4 @@ def test_refused_engines():
         CliplessEngine().sensitivity()
     assert CliplessEngine().get_epsilon(DELTA) == 0.0
     with pytest.raises(ValueError, match="one of the two"):
-        CliplessEngine().make_private_with_epsilon(
-            data_loader=data(), target_epsilon=1.0, target_delta=DELTA, epochs=1, noise_multiplier=1.0
-        )
+        with_epsilon(noise_multiplier=1.0)
