@@ -45,7 +45,9 @@ def _pins() -> dict[str, str]:
 
 def test_extras():
     assert set(EXTRAS) == {"lab", "test", "private", "imaging", "gpu", "sweep"}
-    assert "lablib[lab,gpu,imaging,private]" in EXTRAS["test"]  # Triton is checked in its interpreter, deepinv in use
+    assert (
+        "lablib[lab,gpu,imaging,private]" in EXTRAS["test"]
+    )  # Triton is checked in its interpreter, deepinv in use
     assert {_name(requirement) for requirement in PROJECT["dependencies"]} == {"torch", "numpy", "scipy"}
 
 
