@@ -189,13 +189,22 @@ class ConvexResidual(LipschitzLayer):
 
     @exact
     def forward(self, x: Tensor) -> Tensor:
-        kept = (1.0 - self.alpha) * x  # first: a branch that works in place overwrites x
-        y = self.branch(x)
-        if y.shape != x.shape:
-            raise ValueError(
-                f"the branch of a residual must keep the shape, got {tuple(x.shape)} -> {tuple(y.shape)}"
-            )
-        return kept + self.alpha * y
+        return mix_branch(x, self.branch, self.alpha)
+
+
+def mix_branch(x: Tensor, branch: nn.Module, share: float | Tensor) -> Tensor:
+    """Return (1 - share) x + share branch(x).
+
+    Raises:
+        ValueError: if the branch changes the shape.
+    """
+    kept = (1.0 - share) * x  # first: a branch that works in place overwrites x
+    y = branch(x)
+    if y.shape != x.shape:
+        raise ValueError(
+            f"the branch of a residual must keep the shape, got {tuple(x.shape)} -> {tuple(y.shape)}"
+        )
+    return kept + share * y
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:

@@ -1,26 +1,27 @@
 """What the per-sample losses share: the statement they make, and the check of their settings."""
 
+import abc
 import math
 import numbers
 
 from torch import Tensor, nn
 
 
-class PerSampleLoss(nn.Module):
+class PerSampleLoss(nn.Module, abc.ABC):
     """Base of the losses of :mod:`lablib.privacy.losses`; a subclass elsewhere states nothing that is believed."""
 
     @property
+    @abc.abstractmethod
     def lipschitz(self) -> float:
         """The proven l2 Lipschitz constant of each sample's loss in its outputs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the losses (B,) of outputs (B, C), float32 or float64.
 
         Raises:
             ValueError: for outputs or targets of another shape or dtype, out of range, or not finite.
         """
-        raise NotImplementedError
 
 
 def number(value: float, name: str) -> float:

@@ -5,6 +5,7 @@ import numbers
 from torch import Tensor, nn
 
 from lablib.layers.base import Fixed
+from lablib.layers.sequential import mix_branch
 
 
 class Residual(nn.Module):
@@ -30,13 +31,7 @@ class Residual(nn.Module):
         self.branch, self.share = branch, float(share)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = (1.0 - self.share) * x  # first: a branch that works in place overwrites x
-        y = self.branch(x)
-        if y.shape != x.shape:
-            raise ValueError(
-                f"the branch of a residual must keep the shape, got {tuple(x.shape)} -> {tuple(y.shape)}"
-            )
-        return kept + self.share * y
+        return mix_branch(x, self.branch, self.share)
 
     def extra_repr(self) -> str:
         return f"share={self.share:g}"

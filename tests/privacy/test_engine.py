@@ -1,7 +1,6 @@
 """The engine as a user meets it: what a run costs, loops within the bound, state, target, schedulers."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lablib import layers as L
-from lablib.layers import MaxMin
 from lablib.layers.per_sample import ClipNorm
 from lablib.privacy import (
     BudgetSpent,
@@ -26,39 +24,7 @@ from lablib.train import checkpoint
 DELTA = 1e-5
 
 
-def network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(ClipNorm(1.0), nn.Linear(6, 8), MaxMin(), nn.Linear(8, 3))
-
-
-def data(count=40, batch_size=10):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 6, generator=generator)
-    return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=batch_size)
-
-
-def private(engine=None, net=None, make=torch.optim.SGD, **options):
-    """Return (engine, net, inner optimizer, and the four of make_private)."""
-    engine, net = engine or CliplessEngine(seed=5), net or network()
-    inner = make(net.parameters(), lr=0.1)
-    settings = {"criterion": CrossEntropy(4.0), "data_loader": data(), "noise_multiplier": 1.0} | options
-    return engine, net, inner, engine.make_private(module=net, optimizer=inner, **settings)
-
-
-def train(parts, epochs=1):
-    model, optimizer, criterion, loader = parts
-    for _ in range(epochs):
-        for x, y in loader:
-            optimizer.zero_grad()
-            criterion(model(x), y).backward()
-            optimizer.step()
-
-
-def weights(net):
-    return torch.cat([p.detach().flatten() for p in net.parameters()])
-
-
-def test_a_run_and_what_it_costs():
+def test_a_run_and_what_it_costs(private, train, weights):
     engine, net, _, parts = private()
     assert engine.get_epsilon(DELTA) == 0.0
     before = weights(net).clone()
@@ -81,7 +47,7 @@ def fixed(layer):
     return layer.requires_grad_(False)
 
 
-def test_every_kind_of_layer_trains():
+def test_every_kind_of_layer_trains(train):
     torch.manual_seed(0)
     net = nn.Sequential(
         ClipNorm(1.0),
@@ -124,14 +90,14 @@ def test_every_kind_of_layer_trains():
         assert parameter.isfinite().all()
 
 
-def test_the_ledger_cannot_be_changed_from_outside():
+def test_the_ledger_cannot_be_changed_from_outside(private, train):
     engine, _, _, parts = private()
     train(parts)
     engine.ledger.add(1.0, 0.25, 100)
     assert engine.ledger.steps == 4
 
 
-def test_a_seed_repeats_a_run_and_none_does_not():
+def test_a_seed_repeats_a_run_and_none_does_not(private, train, weights):
     runs = []
     for seed in (5, 5, 6, None, None):
         _, net, _, parts = private(CliplessEngine(seed=seed))
@@ -141,7 +107,7 @@ def test_a_seed_repeats_a_run_and_none_does_not():
     assert len({tuple(run.tolist()) for run in runs}) == 4
 
 
-def test_evaluation_does_not_count():
+def test_evaluation_does_not_count(data, private):
     engine, net, _, (model, optimizer, criterion, _) = private()
     x, y = data().dataset.tensors
     model.eval()
@@ -159,7 +125,7 @@ def test_evaluation_does_not_count():
         optimizer.step()
 
 
-def test_loops_that_stay_within_the_bound():
+def test_loops_that_stay_within_the_bound(private, train, weights):
     def run(loop):
         engine, net, _, parts = private()
         loop(*parts)
@@ -208,7 +174,7 @@ def test_loops_that_stay_within_the_bound():
 
 
 @pytest.mark.filterwarnings("ignore:step.. on a batch without a backward pass")
-def test_steps_without_backward_cost_the_same_and_give_noise():
+def test_steps_without_backward_cost_the_same_and_give_noise(private, weights):
     engine, net, _, (_, optimizer, _, loader) = private()
     before = weights(net).clone()
     for _ in loader:
@@ -217,7 +183,7 @@ def test_steps_without_backward_cost_the_same_and_give_noise():
     assert not torch.equal(weights(net), before)
 
 
-def test_gradients_of_the_input_are_free():
+def test_gradients_of_the_input_are_free(private):
     _, _, _, (model, optimizer, criterion, loader) = private()
     x, y = next(iter(loader))
     x.requires_grad_()
@@ -227,14 +193,14 @@ def test_gradients_of_the_input_are_free():
     optimizer.step()
 
 
-def test_grad_from_before_is_cleared():
+def test_grad_from_before_is_cleared(network, private):
     net = network()
     net(torch.randn(5, 6)).sum().backward()
     private(net=net)
     assert all(p.grad is None for p in net.parameters())
 
 
-def test_weights_may_be_loaded_between_steps():
+def test_weights_may_be_loaded_between_steps(network, private, train):
     engine, net, _, parts = private(noise_multiplier=0.5)
     train(parts)
     other = {name: 3 * value for name, value in network(1).state_dict().items()}
@@ -247,7 +213,7 @@ def test_weights_may_be_loaded_between_steps():
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
-def test_schedulers_and_groups(make):
+def test_schedulers_and_groups(network, data, train, make):
     net = network()
     inner = make([{"params": net[1].parameters(), "lr": 0.2}, {"params": net[3].parameters()}], lr=0.1)
     _, optimizer, _, loader = parts = CliplessEngine(seed=5).make_private(
@@ -271,7 +237,7 @@ def test_schedulers_and_groups(make):
     assert len(called) == len(loader)
 
 
-def test_a_target_epsilon():
+def test_a_target_epsilon(network, data, train, weights):
     engine, net = CliplessEngine(), network()
     parts = engine.make_private_with_epsilon(
         module=net,
@@ -297,7 +263,7 @@ def test_a_target_epsilon():
     assert engine.ledger.steps == 12
 
 
-def test_resuming(tmp_path):
+def test_resuming(network, data, train, weights, tmp_path):
     def fresh(**options):
         engine, net = CliplessEngine(seed=9, accountant="google-rdp"), network()
         inner = torch.optim.Adam(net.parameters(), lr=0.05)
@@ -355,98 +321,3 @@ def test_resuming(tmp_path):
         fresh()[0].load_state_dict({"net": {}})
     with pytest.raises(ValueError, match="make_private first"):
         CliplessEngine().load_state_dict(read["engine"])
-
-
-def test_one_engine_for_one_module():
-    engine, net, _, _ = private()
-    with pytest.raises(ValueError, match="has an engine already"):
-        private(CliplessEngine(), net)
-    with pytest.raises(ValueError, match="has an engine already"):
-        private(CliplessEngine(), nn.Sequential(ClipNorm(1.0), net[1]))
-    with pytest.raises(ValueError, match="another module"):
-        private(engine, network(1))
-
-
-def test_a_refused_module_is_left_as_it_was():
-    net = nn.Sequential(nn.Linear(6, 3))
-    before = weights(net).clone()
-    with pytest.raises(ValueError, match="ClipNorm"):
-        private(net=net)
-    assert torch.equal(weights(net), before)
-    private(net=nn.Sequential(ClipNorm(1.0), net[0]))
-
-
-def test_private_modules_are_not_copied():
-    model, optimizer, _, _ = private()[3]
-    for copier in (copy.deepcopy, pickle.dumps):
-        with pytest.raises(ValueError, match=r"save its \.module"):
-            copier(model)
-        with pytest.raises(ValueError, match=r"save its state_dict"):
-            copier(optimizer)
-    copy.deepcopy(model.module)
-
-
-def test_what_the_guarantee_rests_on_cannot_be_set():
-    criterion, loader = private()[3][2:]
-    with pytest.raises(AttributeError, match="bound of PrivateCriterion"):
-        criterion.bound = 9.0
-    with pytest.raises(AttributeError, match="sample_rate"):
-        loader.sample_rate = 1.0
-
-
-def shared_module():
-    return nn.Sequential(ClipNorm(1.0), nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"criterion": nn.CrossEntropyLoss()}, "CrossEntropy"),
-        ({"noise": "none"}, "global, per-layer, balanced"),
-        ({"constraint": "clip"}, "constraint"),
-        ({"noise_multiplier": -1.0}, "noise multiplier"),
-        ({"noise_multiplier": float("nan")}, "noise multiplier"),
-        ({"loss_clip": 0.0}, "loss_clip"),
-        ({"expected_batch_size": 0}, "expected batch size"),
-        ({"expected_batch_size": 41}, "at most"),
-        ({"max_physical_batch": 0}, "max_physical_batch"),
-        ({"data_loader": [1]}, "DataLoader"),
-        ({"net": shared_module()}, "BatchNorm"),
-        ({"net": ClipNorm(1.0)}, "optimizer got an empty parameter list"),
-        ({"make": lambda parameters, lr: torch.optim.LBFGS(parameters)}, "LBFGS"),
-        ({"make": lambda parameters, lr: torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)}, "not trained"),
-        ({"make": lambda parameters, lr: torch.optim.SGD(list(parameters)[:3], lr)}, "leaves out 3.bias"),
-        ({"make": lambda parameters, lr: None}, "not NoneType"),
-        ({"input_shape": (7,)}, "6"),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
-)
-def test_refused_arguments(options, message):
-    with pytest.raises(ValueError, match=message):
-        private(**options)
-
-
-def with_epsilon(target_delta=DELTA, **options):
-    net = network()
-    return CliplessEngine(seed=0).make_private_with_epsilon(
-        module=net,
-        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
-        criterion=CrossEntropy(4.0),
-        data_loader=data(),
-        target_epsilon=1.0,
-        target_delta=target_delta,
-        epochs=1,
-        **options,
-    )
-
-
-def test_refused_engines():
-    with pytest.raises(ValueError, match="accountants are"):
-        CliplessEngine(accountant="moments")
-    with pytest.raises(ValueError, match="seed"):
-        CliplessEngine(seed=-1)
-    with pytest.raises(ValueError, match="make_private first"):
-        CliplessEngine().sensitivity()
-    assert CliplessEngine().get_epsilon(DELTA) == 0.0
-    with pytest.raises(ValueError, match="one of the two"):
-        with_epsilon(noise_multiplier=1.0)

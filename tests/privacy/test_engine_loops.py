@@ -3,35 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from lablib.layers import MaxMin
 from lablib.layers.per_sample import ClipNorm
-from lablib.privacy import (
-    CliplessEngine,
-    CrossEntropy,
-)
 
 DELTA = 1e-5
-
-
-def network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(ClipNorm(1.0), nn.Linear(6, 8), MaxMin(), nn.Linear(8, 3))
-
-
-def data(count=40, batch_size=10):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 6, generator=generator)
-    return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=batch_size)
-
-
-def private(engine=None, net=None, make=torch.optim.SGD, **options):
-    """Return (engine, net, inner optimizer, and the four of make_private)."""
-    engine, net = engine or CliplessEngine(seed=5), net or network()
-    inner = make(net.parameters(), lr=0.1)
-    settings = {"criterion": CrossEntropy(4.0), "data_loader": data(), "noise_multiplier": 1.0} | options
-    return engine, net, inner, engine.make_private(module=net, optimizer=inner, **settings)
 
 
 def draw(parts):
@@ -112,8 +87,8 @@ def backward_after_the_step(parts):
 
 
 def another_loader(parts):
-    model, _, criterion, _ = parts
-    x, y = data().dataset.tensors
+    model, _, criterion, loader = parts
+    x, y = loader.dataset.tensors
     criterion(model(x[:10]), y[:10]).backward()
 
 
@@ -158,7 +133,7 @@ def weights_changed_between_two_passes(parts):
     model(x)
 
 
-def weights_changed_and_measured_between_two_passes(parts):
+def weights_changed_and_measured_between_two_passes(parts, private):
     engine, net, _, (model, _, criterion, loader) = private(max_physical_batch=1)
     batches = iter(loader)
     x, y = next(batches)
@@ -210,12 +185,12 @@ def hook_on_the_loss(parts):
     criterion(model(x), y)
 
 
-def criterion_of_another_run(parts):
+def criterion_of_another_run(parts, private):
     model, _, _, (x, y) = draw(parts)
-    private(net=network(1), loss_clip=0.1)[3][2](model(x), y).backward()
+    private(loss_clip=0.1)[3][2](model(x), y).backward()
 
 
-def half_precision_in_the_second_part(parts):
+def half_precision_in_the_second_part(parts, private):
     model, _, criterion, loader = private(max_physical_batch=1)[3]
     batches = iter(loader)
     x, y = next(batches)
@@ -255,7 +230,7 @@ def global_hook_in_the_second_forward_pass(parts):
 
 def inner_module_replaced(parts):
     model, _, _, (x, _) = draw(parts)
-    model.module = network(1)
+    model.module = nn.Sequential(ClipNorm(1.0), nn.Linear(6, 3))
     model(x)
 
 
@@ -323,16 +298,23 @@ REFUSED = [
 ]
 
 
+OTHER_RUNS = (
+    weights_changed_and_measured_between_two_passes,
+    criterion_of_another_run,
+    half_precision_in_the_second_part,
+)  # loops that make a run of their own
+
+
 @pytest.mark.filterwarnings("ignore:step.. on a batch without a backward pass")
 @pytest.mark.parametrize(("loop", "message"), REFUSED, ids=[loop.__name__ for loop, _ in REFUSED])
-def test_refused_loops(loop, message):
+def test_refused_loops(private, loop, message):
     engine, _, _, parts = private()
     with pytest.raises((ValueError, RuntimeError), match=message):
-        loop(parts)
+        loop(parts, private) if loop in OTHER_RUNS else loop(parts)
     assert engine.ledger.steps == (1 if loop in (two_steps, backward_after_the_step) else 0)
 
 
-def test_several_processes_are_refused(monkeypatch):
+def test_several_processes_are_refused(network, private, monkeypatch):
     model, _, _, (x, _) = draw(private()[3])
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
