@@ -190,6 +190,7 @@ def budgets(
 
 DELTA = 1e-5
 REPORT_SECONDS = 0.2
+ROWS = 20  # of the history of a run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +246,9 @@ def train_private(
         keep_on_interrupt: Ctrl-C returns what was learned so far; by default it is passed on.
         on_progress: called a few times a second.
 
+    Returns:
+        the run; ``history`` has some :data:`ROWS` rows, evenly over the steps.
+
     Raises:
         ValueError: for what the engine refuses, or if the target allows no step.
     """
@@ -272,14 +276,17 @@ def train_private(
     history: list[dict[str, float]] = []
     start = last = time.perf_counter()
 
-    def report(step: int) -> LiveRun:
+    def note(step: int) -> None:
         with torch.no_grad():
             accuracy = float((model(x).argmax(1) == y).float().mean())
         spent = engine.get_epsilon(DELTA, "rdp")
         history.append({"step": step, "epsilon": spent, "accuracy": accuracy})
-        return LiveRun(model, engine, tuple(history), time.perf_counter() - start, step >= allowed < steps)
 
-    taken = 0
+    def made() -> LiveRun:
+        seconds = time.perf_counter() - start
+        return LiveRun(model, engine, tuple(history), seconds, history[-1]["step"] >= allowed < steps)
+
+    taken, every = 0, -(-allowed // ROWS)
     try:
         while taken < allowed:
             for batch, labels in loader:
@@ -289,10 +296,14 @@ def train_private(
                 taken += 1
                 if taken == allowed:
                     break
-                if on_progress is not None and time.perf_counter() - last > REPORT_SECONDS:
-                    on_progress(report(taken))
-                    last = time.perf_counter()
+                if taken % every == 0:
+                    note(taken)
+                    if on_progress is not None and time.perf_counter() - last > REPORT_SECONDS:
+                        on_progress(made())
+                        last = time.perf_counter()
     except KeyboardInterrupt:
         if not keep_on_interrupt:
             raise
-    return report(taken)
+    if not history or history[-1]["step"] != taken:  # stopped just after a row
+        note(taken)
+    return made()

@@ -36,7 +36,7 @@ class PrivateRunExplorer:
         self.noise_multiplier = slider("σ", 2.0, 0.5, 8.0, 0.25, hint)
         self.batch = slider("batch", 256, 32, 1024, 32, "expected size of a Poisson batch")
         self.steps = slider("steps", 120, 20, 400, 20, "at most so many")
-        self.rate = slider("log₂ rate", 1, -5, 4, 1, "of the learning rate")
+        self.rate = slider("log₂ rate", -3, -5, 4, 1, "of the learning rate")
         self.loss_clip = slider("C", 0.5, 0.1, 1.4, 0.1, "clips each sample's cotangent at the logits")
         self.noise = picker("noise", noises, noises[0], "how it is shared among the layers")
         self.target = slider("target ε", 8.0, 0.5, 16.0, 0.5, "the run ends before it would pass this")

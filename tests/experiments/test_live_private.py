@@ -56,6 +56,9 @@ def test_a_run_repeats_with_a_seed_and_reports_what_it_spends():
     assert all(
         torch.equal(a, b) for a, b in zip(made.model.parameters(), again.model.parameters(), strict=True)
     )
+    steps = [row["step"] for row in made.history]
+    assert len(steps) >= min(10, made.step)  # a curve, however fast the run is
+    assert steps == sorted(set(steps))
     end = made.history[-1]
     assert end["epsilon"] == made.engine.get_epsilon(live.DELTA, "rdp")
     assert 0 <= end["accuracy"] <= 1
